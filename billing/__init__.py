@@ -1,0 +1,1 @@
+"""Money: tariffs, quotes, payments, vends, the journal and the register of tokens."""

@@ -1,0 +1,1 @@
+"""Simulated meters that are wrong in the ways real ones are."""

@@ -1,0 +1,1 @@
+"""The wire: device profiles, meter sessions, Modbus, MQTT and the stores of the physical world."""

@@ -1,0 +1,1 @@
+"""People: the pages of subscribers, field engineers and contact-centre agents, and the use cases behind them."""

@@ -1,0 +1,1 @@
+"""Outages: inference from signals, life cycle and the answer to «why have I no supply?»."""

@@ -1,0 +1,1 @@
+"""The one command, its settings and the demo that starts every role."""
