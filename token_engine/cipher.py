@@ -34,23 +34,27 @@ class StaTables:
                 raise InvalidKey(f"a cipher table must hold each of 0 to {size - 1} once")
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split()))
+
+
 PRODUCTION = StaTables(
     s1=(14, 10, 7, 9, 12, 3, 2, 5, 13, 0, 15, 1, 4, 8, 6, 11),
     s2=(12, 8, 2, 13, 7, 6, 1, 3, 11, 5, 9, 15, 0, 4, 10, 14),
-    # fmt: off
-    p=(55, 42, 10, 18, 24, 21, 44, 35, 2, 22, 56, 43, 27, 58, 9, 50, 6, 36, 12, 61, 37, 38, 53, 16, 62, 3, 7, 4,
-       32, 20, 63, 25, 51, 52, 54, 33, 49, 19, 46, 29, 48, 31, 23, 30, 41, 28, 13, 5, 40, 60, 39, 11, 15, 17, 1,
-       0, 57, 34, 59, 8, 47, 14, 45, 26),
-    # fmt: on
+    p=_numbers(
+        "55 42 10 18 24 21 44 35 2 22 56 43 27 58 9 50 6 36 12 61 37 38 "
+        "53 16 62 3 7 4 32 20 63 25 51 52 54 33 49 19 46 29 48 31 23 30 "
+        "41 28 13 5 40 60 39 11 15 17 1 0 57 34 59 8 47 14 45 26"
+    ),
 )
 SAMPLE = StaTables(
     s1=(12, 10, 8, 4, 3, 15, 0, 2, 14, 1, 5, 13, 6, 9, 7, 11),
     s2=(6, 9, 7, 4, 3, 10, 12, 14, 2, 13, 1, 15, 0, 11, 8, 5),
-    # fmt: off
-    p=(29, 27, 34, 9, 16, 62, 55, 2, 40, 49, 38, 25, 33, 61, 30, 23, 1, 41, 21, 57, 42, 15, 5, 58, 19, 53, 22,
-       17, 48, 28, 24, 39, 3, 60, 36, 14, 11, 52, 54, 12, 31, 51, 10, 26, 0, 45, 37, 43, 44, 6, 59, 4, 7, 35, 56,
-       50, 13, 18, 32, 47, 46, 63, 20, 8),
-    # fmt: on
+    p=_numbers(
+        "29 27 34 9 16 62 55 2 40 49 38 25 33 61 30 23 1 41 21 57 42 15 "
+        "5 58 19 53 22 17 48 28 24 39 3 60 36 14 11 52 54 12 31 51 10 26 "
+        "0 45 37 43 44 6 59 4 7 35 56 50 13 18 32 47 46 63 20 8"
+    ),
 )
 
 
@@ -75,10 +79,13 @@ def _substituted(byte: int, selector: int, s1: tuple[int, ...], s2: tuple[int, .
 @cache
 def forward_tables(tables: StaTables) -> tuple[ByteTable, ...]:
     """For each of 8 bytes: table[selector][byte] = its bits after substitution and permutation."""
-    return tuple(
-        _by_selector(lambda s, b, n=n: _spread(_substituted(b, s, tables.s1, tables.s2), n, tables.p))
-        for n in range(8)
-    )
+
+    def row(position: int) -> ByteTable:
+        return _by_selector(
+            lambda s, b: _spread(_substituted(b, s, tables.s1, tables.s2), position, tables.p)
+        )
+
+    return tuple(row(position) for position in range(8))
 
 
 @cache
@@ -90,7 +97,7 @@ def backward_tables(tables: StaTables) -> tuple[ByteTable, ByteTable]:
 
 
 def _by_selector(entry: Callable[[int, int], int]) -> ByteTable:
-    """Lists of 256 at indices 00, 08, 80 and 88: the masked key byte itself is the index, nothing to shift."""
+    """Lists of 256 at indices 00, 08, 80 and 88: the masked key byte itself is the index."""
     rows: ByteTable = [[] for _ in range(_SELECTORS[-1] + 1)]
     for selector in _SELECTORS:
         rows[selector] = [entry(selector, byte) for byte in range(256)]
@@ -112,7 +119,14 @@ def sta_encrypt(key: int, block: int, tables: StaTables = PRODUCTION) -> int:
         k0, k1, k2, k3, k4, k5, k6, k7 = (key & _SELECT).to_bytes(8, "little")
         b0, b1, b2, b3, b4, b5, b6, b7 = block.to_bytes(8, "little")
         block = (
-            t0[k0][b0] | t1[k1][b1] | t2[k2][b2] | t3[k3][b3] | t4[k4][b4] | t5[k5][b5] | t6[k6][b6] | t7[k7][b7]
+            t0[k0][b0]
+            | t1[k1][b1]
+            | t2[k2][b2]
+            | t3[k3][b3]
+            | t4[k4][b4]
+            | t5[k5][b5]
+            | t6[k6][b6]
+            | t7[k7][b7]
         )
         key = (key << 1 | key >> 63) & MASK64
     return block

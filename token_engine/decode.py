@@ -73,7 +73,9 @@ class DecodedToken:
         return decode_currency(self.nibble, self.value) if self.is_currency else decode_amount(self.value)
 
 
-def decrypt_block(key: DecoderKey, ea: EncryptionAlgorithm, block: int, tables: StaTables = PRODUCTION) -> int:
+def decrypt_block(
+    key: DecoderKey, ea: EncryptionAlgorithm, block: int, tables: StaTables = PRODUCTION
+) -> int:
     """One 64-bit data block. Raises InvalidKey for a key of the wrong size or EA09."""
     secret = fitting_secret(key, ea)
     if ea is EncryptionAlgorithm.MISTY1:
@@ -87,7 +89,7 @@ def class_of(digits: str) -> int:
 
 
 def decode_clear(digits: str) -> DecodedToken:
-    """A class 1 token, which needs no key. Raises TokenRejected: FORMAT, FUNCTION (another class) or CRC error."""
+    """A class 1 token, which needs no key. Raises TokenRejected: FORMAT, FUNCTION or CRC error."""
     token_class, block = untranspose(from_digits(digits))
     if token_class != TEST:
         raise TokenRejected(TokenResult.FUNCTION_ERROR)

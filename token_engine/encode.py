@@ -27,7 +27,9 @@ FLAG_INDEX = 63
 ALL_TESTS = (1 << 36) - 1
 
 
-def encrypt_block(key: DecoderKey, ea: EncryptionAlgorithm, block: int, tables: StaTables = PRODUCTION) -> int:
+def encrypt_block(
+    key: DecoderKey, ea: EncryptionAlgorithm, block: int, tables: StaTables = PRODUCTION
+) -> int:
     """One 64-bit block under the algorithm. Raises InvalidKey for a key of the wrong size or EA09."""
     secret = fitting_secret(key, ea)
     if ea is EncryptionAlgorithm.MISTY1:
@@ -90,7 +92,9 @@ def meter_test_token(*, control: int, mfr_code: int = 0, four_digit_mfr: bool = 
     mfr_bits = 16 if four_digit_mfr else 8
     if control == ALL_TESTS:
         control >>= mfr_bits - 8  # all ones in as many bits as the form has
-    payload = check_bits("control", control, 44 - mfr_bits) << mfr_bits | check_bits("mfr", mfr_code, mfr_bits)
+    payload = check_bits("control", control, 44 - mfr_bits) << mfr_bits | check_bits(
+        "mfr", mfr_code, mfr_bits
+    )
     return _clear_token(1 if four_digit_mfr else 0, payload)
 
 
@@ -119,7 +123,9 @@ def power_limit_token(key: DecoderKey, ea: EncryptionAlgorithm, *, watts: int, t
 
 def unbalance_limit_token(key: DecoderKey, ea: EncryptionAlgorithm, *, watts: int, tid: int, rnd: int) -> str:
     """Set the maximum phase power unbalance in watts. Raises InvalidAmount."""
-    return management_token(key, ea, subclass=SET_UNBALANCE_LIMIT, value=encode_amount(watts), tid=tid, rnd=rnd)
+    return management_token(
+        key, ea, subclass=SET_UNBALANCE_LIMIT, value=encode_amount(watts), tid=tid, rnd=rnd
+    )
 
 
 def clear_credit_token(key: DecoderKey, ea: EncryptionAlgorithm, *, register: int, tid: int, rnd: int) -> str:
@@ -142,9 +148,7 @@ def extended_set_token(
     return management_token(key, ea, subclass=EXTENDED_SET, value=packed, tid=tid, rnd=rnd)
 
 
-def flag_token(
-    key: DecoderKey, ea: EncryptionAlgorithm, *, flag: int, on: bool, tid: int, rnd: int
-) -> str:
+def flag_token(key: DecoderKey, ea: EncryptionAlgorithm, *, flag: int, on: bool, tid: int, rnd: int) -> str:
     """Set or clear one flag (extended set, index 63: flag(9) value(1)). Raises InvalidField."""
     value = check_bits("flag", flag, 9) << 1 | int(on)
     return extended_set_token(key, ea, index=FLAG_INDEX, value=value, tid=tid, rnd=rnd)
@@ -152,7 +156,7 @@ def flag_token(
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A move from one identity of a meter to another, and the two keys. `with_sgc` adds the EA07 third token."""
+    """A move from one identity of a meter to another, and its keys; `with_sgc` adds EA07's third token."""
 
     old: MeterKeyIdentity
     new: MeterKeyIdentity
@@ -174,7 +178,7 @@ class KeyChange:
 
 
 def key_change_payloads(change: KeyChange) -> tuple[int, ...]:
-    """The 48-bit payloads in order: 2 or 3 sections for EA07, 4 for EA11. All fields are those of the new key."""
+    """The 48-bit payloads in order: 2 or 3 for EA07, 4 for EA11; all fields are the new key's."""
     new, secret = change.new, change.new_key.reveal()
     misty = new.ea is EncryptionAlgorithm.MISTY1
     third = change.with_sgc and not misty
@@ -202,5 +206,6 @@ def key_change_payloads(change: KeyChange) -> tuple[int, ...]:
 def key_change_tokens(change: KeyChange, tables: StaTables = PRODUCTION) -> tuple[str, ...]:
     """The key-change tokens in order, all encrypted under the old key (2 or 3 for EA07, 4 for EA11)."""
     return tuple(
-        seal(change.old_key, change.old.ea, MANAGEMENT, payload, tables) for payload in key_change_payloads(change)
+        seal(change.old_key, change.old.ea, MANAGEMENT, payload, tables)
+        for payload in key_change_payloads(change)
     )

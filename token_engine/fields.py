@@ -20,6 +20,7 @@ def _offsets(count: int) -> tuple[int, ...]:
 
 
 _OFFSETS = _offsets(_CURRENCY_EXPONENTS)
+_STEPS: tuple[int, ...] = tuple(10**e for e in range(_CURRENCY_EXPONENTS))
 MAX_AMOUNT = 10**3 * _MANTISSA_MAX + _OFFSETS[3]
 """Largest amount of a 16-bit field: 18 201 624 tenths (or watts)."""
 MAX_CURRENCY = 10**31 * _MANTISSA_MAX + _OFFSETS[31]
@@ -34,7 +35,7 @@ def encode_amount(tenths: int) -> int:
     if not 0 <= tenths <= MAX_AMOUNT:
         raise InvalidAmount(f"an amount is 0 to {MAX_AMOUNT}, not {tenths}")
     for exponent in range(_AMOUNT_EXPONENTS):
-        mantissa = max(0, -((_OFFSETS[exponent] - tenths) // 10**exponent))
+        mantissa = max(0, -((_OFFSETS[exponent] - tenths) // _STEPS[exponent]))
         if mantissa <= _MANTISSA_MAX:
             break
     return exponent << 14 | mantissa
@@ -43,7 +44,7 @@ def encode_amount(tenths: int) -> int:
 def decode_amount(value: int) -> int:
     """The amount a Value16 carries, in tenths (or watts). Raises InvalidField when it is not 16 bits."""
     exponent, mantissa = divmod(check_bits("value", value, 16), _MANTISSA_COUNT)
-    return int(10**exponent) * mantissa + _OFFSETS[exponent]
+    return _STEPS[exponent] * mantissa + _OFFSETS[exponent]
 
 
 def largest_not_above(tenths: int) -> int:
@@ -65,7 +66,7 @@ def encode_currency(units: int) -> tuple[int, int]:
     if size > MAX_CURRENCY:
         raise InvalidAmount(f"a currency amount is at most {MAX_CURRENCY} hundred-thousandths")
     for exponent in range(_CURRENCY_EXPONENTS):
-        mantissa = max(0, -((_OFFSETS[exponent] - size) // 10**exponent))
+        mantissa = max(0, -((_OFFSETS[exponent] - size) // _STEPS[exponent]))
         if mantissa <= _MANTISSA_MAX:
             break
     if units < 0 and _currency_size(exponent, mantissa) > size:
@@ -76,7 +77,7 @@ def encode_currency(units: int) -> tuple[int, int]:
 
 
 def _currency_size(exponent: int, mantissa: int) -> int:
-    return int(10**exponent) * mantissa + _OFFSETS[exponent]
+    return _STEPS[exponent] * mantissa + _OFFSETS[exponent]
 
 
 def decode_currency(sign_exponent: int, value: int) -> int:
@@ -101,7 +102,7 @@ _CRC_TABLE = _crc_table()
 
 
 def crc16(data: bytes) -> int:
-    """CRC field over bytes: x^16+x^15+x^2+1 reflected, start FFFF, the register's bytes swapped (sts.md 2)."""
+    """The CRC field: x^16+x^15+x^2+1 reflected, start FFFF, bytes of the register swapped (sts.md 2)."""
     register = 0xFFFF
     for byte in data:
         register = register >> 8 ^ _CRC_TABLE[(register ^ byte) & 0xFF]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
+from typing import Self
 
 from token_engine.errors import InvalidIdentity, InvalidTid
 
@@ -75,7 +76,7 @@ class BaseDate(StrEnum):
         """Whole minutes from the base date to `instant`.
 
         Ed. 3 sources count in UTC and older practice in local time (doubtful), so a supply group may
-        give its `utc_offset`. Raises InvalidTid for a naive time, before the base date or past its last minute.
+        give its `utc_offset`. Raises InvalidTid for a naive time and outside the base date's minutes.
         """
         if instant.tzinfo is None:
             raise InvalidTid("a TID needs an aware time")
@@ -83,7 +84,9 @@ class BaseDate(StrEnum):
         if minutes < 0:
             raise InvalidTid(f"{instant.isoformat()} is before the base date {self.instant.date()}")
         if minutes > MAX_TID:
-            raise InvalidTid(f"{instant.isoformat()} is past the last minute of base date {self.instant.date()}")
+            raise InvalidTid(
+                f"{instant.isoformat()} is past the last minute of base date {self.instant.date()}"
+            )
         return minutes
 
     def instant_of(self, tid: int, utc_offset: timedelta = timedelta(0)) -> datetime:
@@ -154,10 +157,13 @@ class Drn(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> "Drn":
+    def __new__(cls, text: str) -> Self:
+        """Check the text. Raises InvalidIdentity."""
         _digits("drn_length", "a meter number (DRN)", text, (11, 13))
         if not luhn_valid(text):
-            raise InvalidIdentity("drn_check_digit", "the last digit of the meter number (DRN) does not check")
+            raise InvalidIdentity(
+                "drn_check_digit", "the last digit of the meter number (DRN) does not check"
+            )
         return super().__new__(cls, text)
 
     @property
@@ -171,7 +177,8 @@ class Iin(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> "Iin":
+    def __new__(cls, text: str) -> Self:
+        """Check the text. Raises InvalidIdentity."""
         _digits("iin_length", "an issuer number (IIN)", text, (4, 6))
         if len(text) == 4 and text != IIN_LONG_DRN:
             raise InvalidIdentity("iin_value", "a 4-digit issuer number (IIN) is 0000")
@@ -183,7 +190,8 @@ class MeterPan(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> "MeterPan":
+    def __new__(cls, text: str) -> Self:
+        """Check the text. Raises InvalidIdentity."""
         _digits("pan_length", "a meter PAN", text, (18,))
         if not luhn_valid(text):
             raise InvalidIdentity("pan_check_digit", "the last digit of the meter PAN does not check")
@@ -193,7 +201,7 @@ class MeterPan(str):
 
     @classmethod
     def of(cls, iin: str, drn: str) -> "MeterPan":
-        """Join an issuer number and a meter number. Raises InvalidIdentity when their lengths do not match."""
+        """Join an issuer number and a meter number. Raises InvalidIdentity when they do not fit."""
         body = Iin(iin) + Drn(drn)
         if len(body) != 17:
             raise InvalidIdentity("pan_parts", "IIN 0000 takes a 13-digit DRN, a 6-digit IIN an 11-digit one")
@@ -215,7 +223,8 @@ class SupplyGroup(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> "SupplyGroup":
+    def __new__(cls, text: str) -> Self:
+        """Check the text. Raises InvalidIdentity."""
         return super().__new__(cls, _digits("sgc_length", "a supply group code (SGC)", text, (6,)))
 
 

@@ -21,8 +21,8 @@ _S7 = (
 )
 # fmt: on
 
-# S9 is quadratic: each output bit is a sum of one- and two-bit products of the input bits. Output bit i is the
-# list at place i; "04" is x0*x4, "8" is x8, and bits 0, 1, 6, 7, 8 are inverted (S9[0] = 1C3).
+# S9 is quadratic: each output bit is a sum of one- and two-bit products of the input bits.
+# Output bit i is the list at place i; "04" is x0*x4, "8" is x8; the constant inverts bits 0, 1, 6, 7, 8.
 _S9_TERMS = (
     "04 05 15 16 26 27 37 38 48",
     "02 3 13 23 34 45 06 26 7 08 38 58",

@@ -25,11 +25,13 @@ from token_engine.vault import MAX_REQUEST_ID, CreditRequest, IssuedToken
 
 KeyAddress = tuple[str, int, KeyType]
 FILE_FORMAT = "raseed-vending-keys/1"
-TEST_NOTE = "TEST KEYS for simulated meters only. Anyone may know them: never use them for a live supply group."
+TEST_NOTE = (
+    "TEST KEYS for simulated meters only. Anyone may know them: never use them for a live supply group."
+)
 MAX_KEYS = 10_000  # a national utility has some hundred supply groups of nine revisions
 MAX_FILE_BYTES = 4_000_000  # what MAX_KEYS of them need, doubled
-# A repeated request makes the same token again (nothing here is random), so forgetting an old one costs only the
-# check that its content is the same; the database keeps that for good.
+# A repeated request makes the same token again (nothing here is random), so forgetting an old one costs
+# only the check that its content is the same; the database keeps that for good.
 MAX_REMEMBERED = 100_000
 
 
@@ -67,7 +69,9 @@ class SoftwareVault:
         known = self._issued.get(request.request_id)
         if known is not None:
             if known[0] != request:
-                raise VaultRefused("other_content", f"request {request.request_id} was made with other content")
+                raise VaultRefused(
+                    "other_content", f"request {request.request_id} was made with other content"
+                )
             return known[1]
         issued = self._issue(request)
         self._issued[request.request_id] = (request, issued)
@@ -101,12 +105,13 @@ class SoftwareVault:
         key = self._keys.get((meter.sgc, meter.krn, meter.kt))
         if key is None:
             raise VaultRefused(
-                "unknown_key", f"no vending key for supply group {meter.sgc} revision {meter.krn} {meter.kt.name}"
+                "unknown_key",
+                f"no vending key for supply group {meter.sgc} revision {meter.krn} {meter.kt.name}",
             )
         return key
 
     def decoder_key_for(self, meter: MeterKeyIdentity) -> DecoderKey:
-        """The key to put into a simulated meter: for the meter maker only. Raises VaultRefused, InvalidKey."""
+        """The key to put into a simulated meter: for the meter maker. Raises VaultRefused, InvalidKey."""
         return derive(self._key_of(meter), meter)
 
     @classmethod
@@ -131,7 +136,9 @@ def check_credit_request(request: CreditRequest) -> None:
     if request.meter.kt is KeyType.DDTK:
         raise VaultRefused("ddtk_credit", "a meter under a default key (DDTK) takes no credit")
     if key_expired(request.tid, request.meter.ken):
-        raise VaultRefused("key_expired", f"the meter's key expired (KEN {request.meter.ken}): change the key first")
+        raise VaultRefused(
+            "key_expired", f"the meter's key expired (KEN {request.meter.ken}): change the key first"
+        )
 
 
 def read_key_file(path: Path) -> dict[KeyAddress, VendingKey]:

@@ -44,7 +44,7 @@ class IssuedToken:
 
     def __repr__(self) -> str:
         """Without the digits: they are money until they are used."""
-        return f"<IssuedToken {self.request_id} carried={self.carried} tid={self.tid} kcv={self.key_check_value}>"
+        return f"<IssuedToken {self.request_id}: {self.carried} tenths, tid {self.tid}>"
 
 
 class VendingKeyVault(Protocol):
