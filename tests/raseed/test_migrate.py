@@ -1,5 +1,7 @@
 """Migrations run once, in order, and refuse a file that was changed afterwards."""
 
+import os
+
 import psycopg
 import pytest
 
@@ -43,3 +45,20 @@ async def test_readings_are_facts_whatever_holds_them(conn):
     )
     with pytest.raises(psycopg.errors.RestrictViolation):
         await conn.execute("UPDATE meter_gateway.reading SET value = 2")
+
+
+async def test_the_holder_of_readings_is_what_the_server_offers(conn):
+    kind = await (
+        await conn.execute("SELECT relkind FROM pg_class WHERE oid = 'meter_gateway.reading'::regclass")
+    ).fetchone()
+    has = await (await conn.execute("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'")).fetchone()
+    if os.environ.get("RASEED_EXPECT_TIMESCALE"):
+        assert has == (1,)
+        chunked = await (
+            await conn.execute(
+                "SELECT count(*) FROM timescaledb_information.hypertables WHERE hypertable_name = 'reading'"
+            )
+        ).fetchone()
+        assert chunked == (1,)
+    else:
+        assert kind == (("r" if has == (1,) else "p"),)

@@ -1,0 +1,58 @@
+# Raseed: `make demo` sets up and runs the town; `make test` sets up and runs all tests.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+DEV_STAMP := $(VENV)/.ready-dev
+PACKAGES := raseed portal billing meter_gateway firmware_sim token_engine
+WORKERS ?= 2
+
+.PHONY: help setup setup-dev demo check test test-services stop clean pictures soak fuzz mutate bench
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) portal/static/vendor/.ready ## .venv with the raseed command, and the browser files
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "raseed: making $(VENV) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . 2>&1 | (grep -v -E '^(WARNING|$$)' || true)
+	@$(BIN)/python -c 'import raseed.cli'
+	@touch $@
+
+portal/static/vendor/.ready: package-lock.json portal/vendor.py | $(STAMP)
+	@echo "raseed: fetching fonts and browser files …"
+	@$(BIN)/python -m portal.vendor --fetch
+	@touch $@
+
+setup-dev: setup $(DEV_STAMP)
+
+$(DEV_STAMP): pyproject.toml constraints.txt | $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>&1 | (grep -v -E '^(WARNING|$$)' || true)
+	@$(BIN)/python -c 'import pytest, hypothesis, playwright'
+	@touch $@
+
+demo: setup ## set up and run the whole town on this machine
+	@exec $(BIN)/raseed demo $(ARGS)
+
+check: setup-dev ## format, lint, types, import directions, house rules, dependencies, migrations, catalogues
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry . --no-ansi
+	$(BIN)/python -m pytest tests/test_house_rules.py tests/test_catalogues.py tests/test_migrations_lint.py
+
+test-services: setup-dev
+	@bash tests/services.sh
+
+test: setup-dev test-services ## set up and run all tests
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m tests.timescale $(BIN)/python -m pytest tests/raseed/test_migrate.py tests/billing tests/meter_gateway -n $(WORKERS)
+
+pictures: setup-dev test-services ## make docs/pictures from the running product
+	$(BIN)/python -m tests.pictures
+
+clean: ## forget the virtual environment and caches (keeps .demo)
+	rm -rf $(VENV) node_modules portal/static/vendor .cache .mypy_cache .ruff_cache

@@ -1,0 +1,7 @@
+"""`python -m raseed` is the `raseed` command."""
+
+import sys
+
+from raseed.cli import main
+
+sys.exit(main())

@@ -1,0 +1,123 @@
+"""Start one role with its settings; each role's code is imported only here, so that a process stays small."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from raseed.settings import Settings
+
+
+def run_portal(_options: argparse.Namespace, settings: Settings) -> int:
+    """Serve the pages until told to stop."""
+    import uvicorn
+
+    from portal.app import make_app
+
+    refuse_demo_beyond_loopback(settings)
+    app = make_app(
+        database_url=settings.need("database_url"),
+        secret_key=settings.need("secret_key"),
+        demo=settings.demo,
+        public_url=settings.public_url,
+        provider_url=settings.need("provider_url"),
+        provider_secret=settings.need("provider_secret"),
+        control_url=settings.control_url,
+    )
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", server_header=False)
+    return 0
+
+
+def run_worker(_options: argparse.Namespace, settings: Settings) -> int:
+    """Work through jobs until told to stop."""
+    from portal import worker
+
+    asyncio.run(
+        worker.run(
+            database_url=settings.need("database_url"),
+            vault_file=settings.need("vault_file"),
+            secret_key=settings.need("secret_key"),
+            provider_url=settings.need("provider_url"),
+            provider_secret=settings.need("provider_secret"),
+            public_url=settings.public_url,
+            outage_debounce_s=settings.outage_debounce_s,
+        )
+    )
+    return 0
+
+
+def run_headend(_options: argparse.Namespace, settings: Settings) -> int:
+    """Store what meters say and send commands until told to stop."""
+    from meter_gateway import headend
+
+    asyncio.run(
+        headend.run(database_url=settings.need("database_url"), mqtt_url=settings.need("mqtt_url"), name="headend-1")
+    )
+    return 0
+
+
+def run_gateway(options: argparse.Namespace, settings: Settings) -> int:
+    """Talk to the meters of one site until told to stop."""
+    from meter_gateway import gateway
+
+    asyncio.run(
+        gateway.run(
+            mqtt_url=settings.need("mqtt_url"),
+            site_file=Path(options.config or settings.need("site_file")),
+            state_dir=Path(settings.need("state_dir")),
+        )
+    )
+    return 0
+
+
+def run_simulate(_options: argparse.Namespace, settings: Settings) -> int:
+    """Run the simulated meters until told to stop."""
+    from firmware_sim import fleet
+
+    asyncio.run(
+        fleet.run(
+            mqtt_url=settings.need("mqtt_url"),
+            site_file=Path(settings.need("site_file")),
+            state_dir=Path(settings.need("state_dir")),
+            control_port=settings.control_port,
+            speed=settings.speed,
+            town_seed=settings.town_seed,
+            vault_file=Path(settings.need("vault_file")),
+        )
+    )
+    return 0
+
+
+def run_sandbox_provider(_options: argparse.Namespace, settings: Settings) -> int:
+    """Pretend to be a payment provider until told to stop."""
+    from billing import sandbox_server
+
+    refuse_demo_beyond_loopback(settings)
+    asyncio.run(
+        sandbox_server.run(
+            host=settings.host,
+            port=settings.port,
+            state_dir=Path(settings.need("state_dir")),
+            webhook_url=f"{settings.public_url}/webhooks/sandbox",
+            provider_secret=settings.need("provider_secret"),
+        )
+    )
+    return 0
+
+
+def refuse_demo_beyond_loopback(settings: Settings) -> None:
+    """Demo mode signs anybody in with one click: raise ValueError unless it binds to this machine only."""
+    import ipaddress
+
+    if not settings.demo:
+        return
+    try:
+        loopback = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ValueError(
+            f"demo mode signs anybody in with one click, so it binds to this machine only, not to {settings.host}. "
+            "Use --host 127.0.0.1, or run the roles by hand without RASEED_DEMO."
+        )
