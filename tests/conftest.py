@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -18,10 +17,9 @@ from psycopg_pool import AsyncConnectionPool
 from raseed.migrate import migrate
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            item.add_marker(pytest.mark.anyio)
+def pytest_configure(config: pytest.Config) -> None:
+    # Every coroutine test runs under anyio. (A marker added after collection would lose its parameters.)
+    config.option.anyio_mode = "auto"
 
 
 @pytest.fixture(scope="session")
