@@ -22,13 +22,8 @@ _WATER_OF_FIVE = (0, 2, 4)  # of each five households these three take water: 20
 
 _ELECTRICITY_LINKS = ("mqtt",) * 16 + ("tcp",) * 12 + ("rtu",) * 8 + ("keypad",) * 4
 _WATER_LINKS = ("tcp",) * 6 + ("mqtt",) * 8 + ("rtu",) * 4 + ("keypad",) * 2
-# Profiles of meter_gateway/profiles that the Modbus meters take in turn.
-_PROFILES = {
-    ("electricity", "tcp"): ("eastron-sdm120", "acrel-ddsy1352", "carlo-gavazzi-em340"),
-    ("electricity", "rtu"): ("hiking-dds238", "eastron-sdm120"),
-    ("water", "tcp"): ("dynaflox-ultrad", "usw-dn15-40"),
-    ("water", "rtu"): ("usw-dn15-40", "dynaflox-ultrad"),
-}
+# Profiles of meter_gateway: our own prepaid map, since no vendor publishes one with tokens.
+_PROFILES = {"electricity": "raseed-prepaid-e1", "water": "raseed-prepaid-w1"}
 _MODELS = {
     ("electricity", "mqtt"): "Raseed E1 NB",
     ("electricity", "tcp"): "Raseed E2 Modbus",
@@ -243,7 +238,6 @@ class _Makers:
         self._dice = dice
         self._serials = set[str]()
         self._on_bus = dict.fromkeys(TCP_BUSES + RTU_BUSES, 0)
-        self._made = dict.fromkeys(_PROFILES, 0)
 
     def meters(self, points: tuple[UsagePoint, ...]) -> tuple[TownMeter, ...]:
         installed = points[:ELECTRICITY_METERS], points[ELECTRICITY_METERS + FREE_POINTS :]
@@ -261,9 +255,7 @@ class _Makers:
         bus = unit = profile = None
         if link in ("tcp", "rtu"):
             bus, unit = self._place(TCP_BUSES if link == "tcp" else RTU_BUSES)
-            profiles = _PROFILES[commodity, link]
-            profile = profiles[self._made[commodity, link] % len(profiles)]
-            self._made[commodity, link] += 1
+            profile = _PROFILES[commodity]
         installed = point_code is not None
         return TownMeter(
             drn=self._drn(commodity),
