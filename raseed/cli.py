@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raseed import roles
-from raseed.settings import Settings, SettingMissing, read_settings
+from raseed.settings import SettingMissing, Settings, read_settings
 
 EXIT_USAGE = 2
 
@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings()
         logging.basicConfig(
-            level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+            level=settings.log_level,
+            stream=sys.stderr,
+            format="%(asctime)s %(levelname)s %(name)s %(message)s",
         )
         logging.getLogger("httpx").setLevel(logging.WARNING)  # its request lines carry addresses with ids
         return int(options.run(options, settings) or 0)
@@ -44,14 +46,22 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("migrate", _migrate, "bring the database to the newest schema (DATABASE_URL)"),
         ("portal", roles.run_portal, "serve the web pages (DATABASE_URL)"),
-        ("worker", roles.run_worker, "issue tokens, ask about silent payments, watch for outages (DATABASE_URL)"),
+        (
+            "worker",
+            roles.run_worker,
+            "issue tokens, ask about silent payments, watch for outages (DATABASE_URL)",
+        ),
         ("headend", roles.run_headend, "store what meters say and send commands (DATABASE_URL, MQTT_URL)"),
         ("sandbox-provider", roles.run_sandbox_provider, "the pretend payment provider of the demo"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
-    gateway = commands.add_parser("gateway", help="talk to the Modbus meters of one site (MQTT_URL, site.toml)")
-    gateway.add_argument("--config", metavar="SITE.TOML", help="bus addresses of this site (or RASEED_SITE_FILE)")
+    gateway = commands.add_parser(
+        "gateway", help="talk to the Modbus meters of one site (MQTT_URL, site.toml)"
+    )
+    gateway.add_argument(
+        "--config", metavar="SITE.TOML", help="bus addresses of this site (or RASEED_SITE_FILE)"
+    )
     gateway.set_defaults(run=roles.run_gateway)
     _add_simulate(commands)
     _add_user(commands)
@@ -60,21 +70,31 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser("demo", help="start a whole town on embedded parts and print its address")
-    demo.add_argument("--data", type=Path, default=Path(".demo"), help="folder of everything it keeps (.demo)")
+    demo.add_argument(
+        "--data", type=Path, default=Path(".demo"), help="folder of everything it keeps (.demo)"
+    )
     demo.add_argument("--port", type=int, help="port of the web pages (8080); 0 takes a free one")
     demo.add_argument("--host", default="127.0.0.1", help="loopback address to bind (127.0.0.1)")
-    demo.add_argument("--speed", type=float, default=None, help="multiplies the households' demand, nothing else")
+    demo.add_argument(
+        "--speed", type=float, default=None, help="multiplies the households' demand, nothing else"
+    )
     demo.add_argument("--reset", action="store_true", help="forget the data folder first")
     demo.add_argument("--yes", action="store_true", help="with --reset: do not ask")
-    demo.add_argument("--check", action="store_true", help="run the whole story by itself in a folder of its own")
+    demo.add_argument(
+        "--check", action="store_true", help="run the whole story by itself in a folder of its own"
+    )
     demo.set_defaults(run=_demo)
 
 
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    simulate = commands.add_parser("simulate", help="run the simulated meters, or cut and restore their supply")
+    simulate = commands.add_parser(
+        "simulate", help="run the simulated meters, or cut and restore their supply"
+    )
     what = simulate.add_subparsers(dest="what", metavar="WHAT")
     outage = what.add_parser("outage", help="cut the supply under a network node (RASEED_CONTROL_URL)")
-    outage.add_argument("node", nargs="?", help="code of a substation, feeder, transformer or zone; none lists them")
+    outage.add_argument(
+        "node", nargs="?", help="code of a substation, feeder, transformer or zone; none lists them"
+    )
     outage.add_argument("--restore", action="store_true", help="bring the supply back")
     outage.add_argument("--data", type=Path, default=Path(".demo"), help="data folder of the running demo")
     outage.set_defaults(run=_outage)

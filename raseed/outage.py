@@ -18,7 +18,10 @@ def cut_or_restore(options: argparse.Namespace, settings: Settings) -> int:
 
     url = settings.control_url or _url_of_demo(options.data)
     if not url:
-        print(f"raseed simulate outage: no demo is running in {options.data}. Start one:  raseed demo", file=sys.stderr)
+        print(
+            f"raseed simulate outage: no demo is running in {options.data}. Start one:  raseed demo",
+            file=sys.stderr,
+        )
         return 1
     try:
         if not options.node:
@@ -33,7 +36,10 @@ def cut_or_restore(options: argparse.Namespace, settings: Settings) -> int:
         print(f"raseed simulate outage: the simulator at {url} does not answer ({error})", file=sys.stderr)
         return 1
     if answer.status_code == httpx.codes.NOT_FOUND:
-        print(f"raseed simulate outage: there is no node {options.node}; list them with no name", file=sys.stderr)
+        print(
+            f"raseed simulate outage: there is no node {options.node}; list them with no name",
+            file=sys.stderr,
+        )
         return 1
     answer.raise_for_status()
     print(f"{options.node}: supply {'restored' if options.restore else 'cut'}")

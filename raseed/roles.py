@@ -52,7 +52,9 @@ def run_headend(_options: argparse.Namespace, settings: Settings) -> int:
     from meter_gateway import headend
 
     asyncio.run(
-        headend.run(database_url=settings.need("database_url"), mqtt_url=settings.need("mqtt_url"), name="headend-1")
+        headend.run(
+            database_url=settings.need("database_url"), mqtt_url=settings.need("mqtt_url"), name="headend-1"
+        )
     )
     return 0
 

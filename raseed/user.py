@@ -1,4 +1,4 @@
-"""`raseed user`: add a member of staff, the password asked for on the terminal or read from standard input."""
+"""`raseed user`: add a member of staff; the password is asked for, or read from standard input."""
 
 from __future__ import annotations
 

@@ -30,15 +30,23 @@ def relative(path: Path) -> str:
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_module_is_small_and_says_its_job(path: Path) -> None:
     body = path.read_text(encoding="utf-8")
-    assert body.count("\n") <= MAX_FILE, f"{relative(path)} has over {MAX_FILE} lines: give it two jobs, two files"
+    assert body.count("\n") <= MAX_FILE, (
+        f"{relative(path)} has over {MAX_FILE} lines: give it two jobs, two files"
+    )
     tree = ast.parse(body)
-    assert ast.get_docstring(tree) or not body.strip(), f"{relative(path)}: say the file's one job in a docstring"
+    assert ast.get_docstring(tree) or not body.strip(), (
+        f"{relative(path)}: say the file's one job in a docstring"
+    )
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= MAX_FUNCTION, f"{relative(path)}:{node.lineno} {node.name} is {length} lines long"
+            assert length <= MAX_FUNCTION, (
+                f"{relative(path)}:{node.lineno} {node.name} is {length} lines long"
+            )
     assert not BANNED.match(path.stem), f"{relative(path)}: a drawer for anything; name its one job"
-    assert not re.search(r"\b(TODO|FIXME|NotImplementedError)\b", body), f"{relative(path)}: an unfinished place"
+    assert not re.search(r"\b(TODO|FIXME|NotImplementedError)\b", body), (
+        f"{relative(path)}: an unfinished place"
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
@@ -64,14 +72,18 @@ def test_every_module_has_tests(path: Path) -> None:
 
 
 def test_migrations_are_numbered_without_gap() -> None:
-    numbers = sorted(int(path.name[:4]) for package in PACKAGES for path in (TOP / package).glob("schema/*.sql"))
+    numbers = sorted(
+        int(path.name[:4]) for package in PACKAGES for path in (TOP / package).glob("schema/*.sql")
+    )
     assert numbers == list(range(1, len(numbers) + 1))
 
 
 @pytest.mark.parametrize("path", sorted((TOP / "portal/static").glob("*.css")), ids=relative)
 def test_css_knows_no_left_or_right(path: Path) -> None:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        assert not PHYSICAL_CSS.search(line), f"{relative(path)}:{number}: {line.strip()} breaks right-to-left pages"
+        assert not PHYSICAL_CSS.search(line), (
+            f"{relative(path)}:{number}: {line.strip()} breaks right-to-left pages"
+        )
 
 
 def test_no_float_in_the_rooms_of_money() -> None:

@@ -80,7 +80,20 @@ def timescale_server() -> Iterator[str]:
     data = f"/var/lib/postgresql/raseed-{os.getpid()}"
     run = ["chroot", "--userspec=postgres:postgres", str(ROOT)]
     subprocess.run(
-        [*run, f"{BIN}/initdb", "-D", data, "-U", "raseed", "-A", "trust", "-N", "-E", "UTF8", "--locale=C.UTF-8"],
+        [
+            *run,
+            f"{BIN}/initdb",
+            "-D",
+            data,
+            "-U",
+            "raseed",
+            "-A",
+            "trust",
+            "-N",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+        ],
         check=True,
         capture_output=True,
     )
