@@ -100,9 +100,9 @@ class Profile:
     merge_gap: int
     write_fcs: frozenset[int]
     gap_s: float
-    settle_s: float
     registers: Mapping[str, Register]
     pairs: tuple[tuple[str, ...], ...]
+    sums: Mapping[str, tuple[str, ...]]
     fast: tuple[str, ...]
     slow: tuple[str, ...]
 
@@ -125,18 +125,40 @@ class Profile:
             except KeyError:
                 raise RegisterError(f"{name} was not read") from None
             values[name] = register.decode(words)
+        for name, members in self.sums.items():
+            parts = [values.get(member) for member in members]
+            if all(isinstance(part, int) for part in parts):
+                values[name] = sum(part for part in parts if isinstance(part, int))
         return values
 
     def encode(self, values: Mapping[str, int | str]) -> dict[int, int]:
-        """Return words keyed by address for values by name: what a write or a simulated meter holds."""
+        """Return words keyed by address for values by name: what a write or a simulated meter holds.
+
+        A sum is spread over its members, each but the finest taking whole units of its scale.
+        """
         words: dict[int, int] = {}
         for name, value in values.items():
+            if name in self.sums:
+                words.update(self.encode(self._spread(name, int(value))))
+                continue
             register = self.registers[name]
             words.update(enumerate(register.encode(value), register.address))
         return words
 
+    def has(self, name: str) -> bool:
+        """Whether the map holds this value, in one register or as a sum."""
+        return name in self.registers or name in self.sums
+
+    def _spread(self, name: str, value: int) -> dict[str, int | str]:
+        parts: dict[str, int | str] = {}
+        for member in sorted(self.sums[name], key=lambda one: -self.registers[one].scale):
+            unit = int(self.registers[member].scale)
+            parts[member] = value // unit * unit
+            value %= unit
+        return parts
+
     def encode_write(self, values: Mapping[str, int | str]) -> tuple[int, list[int]]:
-        """Return (address, words) of one FC16 with all values. Raises InvalidProfile when they do not join."""
+        """Return (address, words) of one FC16 with all values. Raises InvalidProfile if they do not join."""
         for name in values:
             if not self.registers[name].writable:
                 raise InvalidProfile(f"{self.name}: {name} must not be written")
@@ -199,6 +221,8 @@ def parse_profile(text: str) -> Profile:
     except tomllib.TOMLDecodeError as error:
         raise InvalidProfile(f"no TOML: {error}") from None
     name = str(data.get("name", "(no name)"))
+    if "extends" in data:
+        data = _extended(name, data)
     try:
         profile = _read(name, data)
     except KeyError as error:
@@ -207,6 +231,21 @@ def parse_profile(text: str) -> Profile:
         raise InvalidProfile(f"{name}: {error}") from None
     check_profile(profile)
     return profile
+
+
+def _extended(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a profile over the one it extends: its blocks replace blocks of the same name, the rest stays."""
+    path = _PROFILE_DIR / f"{data['extends']}.toml"
+    if not path.is_file():
+        raise InvalidProfile(f"{name}: extends {data['extends']!r}, which is not there")
+    under = tomllib.loads(path.read_text("utf-8"))
+    if "extends" in under:
+        raise InvalidProfile(f"{name}: extends {data['extends']!r}, which itself extends another")
+    merged = {**under, **data}
+    merged["pairs"] = [*under.get("pairs", []), *data.get("pairs", [])]
+    for table in ("blocks", "choices"):
+        merged[table] = {**under.get(table, {}), **data.get(table, {})}
+    return merged
 
 
 def _read(name: str, data: Mapping[str, Any]) -> Profile:
@@ -220,6 +259,7 @@ def _read(name: str, data: Mapping[str, Any]) -> Profile:
             if short in found:
                 raise InvalidProfile(f"{name}: register {short} is named twice")
             found[short] = _read_register(name, block, short, {**table, **entry}, choices)
+    sums = {total: tuple(members) for total, members in data.get("sums", {}).items()}
     return Profile(
         name=name,
         version=int(data["version"]),
@@ -230,9 +270,9 @@ def _read(name: str, data: Mapping[str, Any]) -> Profile:
         merge_gap=int(data.get("merge_gap", DEFAULT_MERGE_GAP)),
         write_fcs=frozenset(int(fc) for fc in data.get("write_fcs", [])),
         gap_s=float(data.get("gap_s", 0)),
-        settle_s=float(data.get("settle_s", 0)),
         registers=found,
-        pairs=tuple(tuple(pair) for pair in data.get("pairs", [])),
+        pairs=tuple(tuple(pair) for pair in (*data.get("pairs", []), *sums.values())),
+        sums=sums,
         fast=tuple(data["poll"]["fast"]),
         slow=tuple(data["poll"].get("slow", [])),
     )
@@ -279,6 +319,9 @@ def check_profile(profile: Profile) -> None:
     _check_overlaps(profile)
     for pair in profile.pairs:
         _check_pair(profile, pair)
+    for total, members in profile.sums.items():
+        if total in profile.registers or members not in profile.pairs:
+            raise InvalidProfile(f"{name}: sum {total} must have a name of its own and be a pair")
     blocks = {register.block for register in profile.registers.values()}
     for block in (*profile.fast, *profile.slow):
         if block not in blocks:
