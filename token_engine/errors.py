@@ -11,7 +11,7 @@ class TokenEngineError(Exception):
     code: ClassVar[str] = "token_engine_error"
 
 
-class InvalidIdentity(TokenEngineError):  # noqa: N818
+class InvalidIdentity(TokenEngineError):
     """A meter number, supply group, index or key attribute breaks the rule named in `rule`."""
 
     code: ClassVar[str] = "invalid_identity"
@@ -21,31 +21,31 @@ class InvalidIdentity(TokenEngineError):  # noqa: N818
         self.rule = rule
 
 
-class InvalidAmount(TokenEngineError):  # noqa: N818
+class InvalidAmount(TokenEngineError):
     """An amount cannot be carried by a token (negative, zero where forbidden, or above the largest)."""
 
     code: ClassVar[str] = "invalid_amount"
 
 
-class InvalidTid(TokenEngineError):  # noqa: N818
+class InvalidTid(TokenEngineError):
     """A token identifier is outside its base date, reserved, or not 24 bits."""
 
     code: ClassVar[str] = "invalid_tid"
 
 
-class InvalidKey(TokenEngineError):  # noqa: N818
+class InvalidKey(TokenEngineError):
     """A key has the wrong size, type or generation for what was asked of it."""
 
     code: ClassVar[str] = "invalid_key"
 
 
-class InvalidField(TokenEngineError):  # noqa: N818
+class InvalidField(TokenEngineError):
     """A field of a token (class, subclass, nibble, control, flag) is outside its bits."""
 
     code: ClassVar[str] = "invalid_field"
 
 
-class InvalidTokenText(TokenEngineError):  # noqa: N818
+class InvalidTokenText(TokenEngineError):
     """What a person typed is not 20 digits; `reason` is `letter`, `too_short` or `too_long`."""
 
     code: ClassVar[str] = "invalid_token_text"
@@ -55,7 +55,7 @@ class InvalidTokenText(TokenEngineError):  # noqa: N818
         self.reason = reason
 
 
-class TokenRejected(TokenEngineError):  # noqa: N818
+class TokenRejected(TokenEngineError):
     """A meter, or the decoder that stands for one, refuses a token with `result` (sts.md 9)."""
 
     code: ClassVar[str] = "token_rejected"
@@ -65,7 +65,7 @@ class TokenRejected(TokenEngineError):  # noqa: N818
         self.result = result
 
 
-class VaultRefused(TokenEngineError):  # noqa: N818
+class VaultRefused(TokenEngineError):
     """The vault will not issue; `reason` is a stable word (`unknown_key`, `other_content`, ...)."""
 
     code: ClassVar[str] = "vault_refused"
@@ -75,13 +75,13 @@ class VaultRefused(TokenEngineError):  # noqa: N818
         self.reason = reason
 
 
-class VaultTimeout(TokenEngineError):  # noqa: N818
+class VaultTimeout(TokenEngineError):
     """The vault did not answer in time: the outcome is UNKNOWN, ask again under the same request id."""
 
     code: ClassVar[str] = "vault_timeout"
 
 
-class VaultDamaged(TokenEngineError):  # noqa: N818
+class VaultDamaged(TokenEngineError):
     """A key file is truncated, changed, of another version, or opened with the wrong key."""
 
     code: ClassVar[str] = "vault_damaged"

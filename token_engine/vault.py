@@ -1,6 +1,6 @@
 """What issues tokens: requests with an id made by the caller, answers that can be asked for again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from token_engine.errors import VaultRefused, VaultTimeout
@@ -10,7 +10,11 @@ from token_engine.identifiers import MeterKeyIdentity
 __all__ = [
     "MAX_REQUEST_ID",
     "CreditRequest",
+    "EngineeringVault",
+    "IssuedKeyChange",
     "IssuedToken",
+    "KeyChangeRequest",
+    "ManagementRequest",
     "VaultRefused",
     "VaultTimeout",
     "VendingKeyVault",
@@ -27,24 +31,55 @@ class CreditRequest:
     request_id: str
     meter: MeterKeyIdentity
     subclass: int
-    amount: int
+    amount: int  # tenths of kWh or m3 (subclass 0/1)
     tid: int
     rnd: int
 
 
 @dataclass(frozen=True, slots=True)
-class IssuedToken:
-    """A token and what it really carries in tenths; `key_check_value` names the vending key used."""
+class ManagementRequest:
+    """One class 2 token with a TID: `value` is its raw 16 bits (sts.md 3)."""
 
     request_id: str
-    digits: str
+    meter: MeterKeyIdentity
+    subclass: int
+    value: int
+    tid: int
+    rnd: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChangeRequest:
+    """The key-change set that takes one meter from `old` to `new`; `with_sgc` asks EA07 for a third token."""
+
+    request_id: str
+    old: MeterKeyIdentity
+    new: MeterKeyIdentity
+    with_sgc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token and what it really carries in tenths (of an engineering token: its raw 16-bit value).
+
+    `key_check_value` names the vending key used. The digits stay out of repr: they are money until used.
+    """
+
+    request_id: str
+    digits: str = field(repr=False)
     carried: int
     tid: int
     key_check_value: str
 
-    def __repr__(self) -> str:
-        """Without the digits: they are money until they are used."""
-        return f"<IssuedToken {self.request_id}: {self.carried} tenths, tid {self.tid}>"
+
+@dataclass(frozen=True, slots=True)
+class IssuedKeyChange:
+    """The 2, 3 or 4 tokens of a key change in the order to type them, and the check values of both keys."""
+
+    request_id: str
+    digits: tuple[str, ...] = field(repr=False)
+    old_key_check_value: str
+    new_key_check_value: str
 
 
 class VendingKeyVault(Protocol):
@@ -60,4 +95,20 @@ class VendingKeyVault(Protocol):
 
     async def fetch_result(self, request_id: str) -> IssuedToken | None:
         """What a request id got, or None when the vault knows nothing of it. Raises VaultTimeout."""
+        ...
+
+
+class EngineeringVault(VendingKeyVault, Protocol):
+    """A vault that also issues engineering tokens and key changes, under the same rules."""
+
+    async def issue_management(self, request: ManagementRequest) -> IssuedToken:
+        """One class 2 token with a TID. Raises VaultTimeout, VaultRefused."""
+        ...
+
+    async def issue_key_change(self, request: KeyChangeRequest) -> IssuedKeyChange:
+        """One key-change set. Raises VaultTimeout, VaultRefused."""
+        ...
+
+    async def fetch_key_change(self, request_id: str) -> IssuedKeyChange | None:
+        """The set a request id got, or None. Raises VaultTimeout."""
         ...
