@@ -239,10 +239,10 @@ class EmbeddedPostgres:
         return self._as_user
 
     def _give_to_server_user(self) -> None:
-        """Where the server runs under another uid, make all its files that uid's."""
-        uid = _uid_of(self._user_prefix())
-        if uid is None:
+        """As root, make all files those of the uid that the server runs under, also after that uid changed."""
+        if os.geteuid() != 0:
             return
+        uid = _uid_of(self._user_prefix())
         for path in (self.folder, *self.folder.rglob("*")):
             if path.lstat().st_uid != uid:
                 os.chown(path, uid, -1, follow_symlinks=False)
@@ -337,9 +337,10 @@ def _has_name(uid: int) -> bool:
     return True
 
 
-def _uid_of(prefix: list[str]) -> int | None:
+def _uid_of(prefix: list[str]) -> int:
+    """The uid that files of the server bear outside: in a namespace of root's they remain root's."""
     words = [word for word in prefix if word.startswith("--reuid=")]
-    return int(words[0].removeprefix("--reuid=")) if words else None
+    return int(words[0].removeprefix("--reuid=")) if words else 0
 
 
 async def _asks_for_password(port: int) -> bool:

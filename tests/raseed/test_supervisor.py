@@ -96,9 +96,9 @@ async def test_what_cannot_be_run_or_does_not_serve_in_time_fails(tmp_path: Path
 
     slow = ChildSpec(name="slow", argv=_SLEEP, ready=never, ready_timeout_s=0.05)
     async with Supervisor(tmp_path) as sup:
-        with pytest.raises(ChildFailed, match="slow did not serve within 0.05 s"):
+        with pytest.raises(ChildFailed, match=r"slow did not serve within 0\.05 s"):
             await sup.start(slow)
-        with pytest.raises(ChildFailed, match="absent could not be started: .*No such file"):
+        with pytest.raises(ChildFailed, match=r"absent could not be started: .*No such file"):
             await sup.start(ChildSpec(name="absent", argv=["/nowhere/program"]))
         with pytest.raises(ValueError, match="name taken"):
             await sup.start(slow)
