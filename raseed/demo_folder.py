@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from firmware_sim.town import Town
@@ -133,7 +133,7 @@ def keep_test_keys(folder: DemoFolder, town: Town) -> None:
     keys = {}
     for sgc, krn, kt, base_date in groups:
         material = VendingKeyMaterial(secrets.token_bytes(20))
-        keys[sgc, krn, KeyType(kt)] = VendingKey(material, KeyType(kt), BaseDate(base_date))
+        keys[sgc, krn, KeyType(kt)] = VendingKey(material, KeyType(kt), BaseDate(f"{base_date % 100:02d}"))
     new = folder.vault_file.with_suffix(".new")
     write_key_file(new, keys)
     new.replace(folder.vault_file)
@@ -172,7 +172,7 @@ def _free_port(taken: set[int]) -> int:
             return port
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
