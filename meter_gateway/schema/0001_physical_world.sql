@@ -42,7 +42,8 @@ CREATE TABLE site (
   code text NOT NULL UNIQUE,
   name_en text NOT NULL,
   name_ar text NOT NULL,
-  config_version bigint NOT NULL DEFAULT 1
+  config_version bigint NOT NULL DEFAULT 1,
+  poll_ms integer NOT NULL DEFAULT 2000 CHECK (poll_ms BETWEEN 200 AND 3600000)
 );
 
 -- The address of a bus (host:port, tty) lives in the site's own site.toml, never here.
@@ -64,9 +65,22 @@ CREATE TABLE meter (
   bus_id bigint REFERENCES bus,
   unit_id smallint CHECK (unit_id BETWEEN 1 AND 247),
   created_at timestamptz NOT NULL DEFAULT now(),
-  CHECK ((link = 'modbus') = (bus_id IS NOT NULL AND unit_id IS NOT NULL AND profile IS NOT NULL)),
+  -- A Modbus meter on the shelf has no bus: taken down, it leaves its unit to the next one.
+  CHECK ((bus_id IS NULL) = (unit_id IS NULL)),
+  CHECK (link = 'modbus' OR bus_id IS NULL),
+  CHECK (link <> 'modbus' OR profile IS NOT NULL),
   UNIQUE (bus_id, unit_id)
 );
+
+-- Whatever changes the devices of a site makes its configuration newer, and the headend sends it.
+CREATE FUNCTION renew_site_config() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE meter_gateway.site s SET config_version = config_version + 1
+   WHERE s.id IN (SELECT site_id FROM meter_gateway.bus WHERE id IN (NEW.bus_id, OLD.bus_id));
+  RETURN NULL;
+END $$;
+CREATE TRIGGER meter_renews_site_config AFTER INSERT OR UPDATE OF bus_id, unit_id, profile ON meter
+  FOR EACH ROW EXECUTE FUNCTION renew_site_config();
 
 CREATE TABLE meter_installation (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -85,6 +99,8 @@ CREATE TABLE edge (
   edge text PRIMARY KEY,
   kind text NOT NULL CHECK (kind IN ('gateway', 'meter')),
   boot bigint NOT NULL DEFAULT 0,
+  session bigint NOT NULL DEFAULT 0,  -- within the boot: a late death of an older session does not count
+  config_version bigint NOT NULL DEFAULT 0,
   online boolean NOT NULL DEFAULT false,
   born_at timestamptz,
   last_seen_at timestamptz
