@@ -136,7 +136,7 @@ CREATE TABLE journal (
   reverses bigint UNIQUE REFERENCES journal
 );
 -- Debit is positive, credit negative. Accounts: provider_clearing, prepaid_liability, revenue.electricity,
--- revenue.water, vat_payable, arrears_receivable, customer_change, suspense.
+-- revenue.water, vat_payable, arrears_receivable, customer_change, suspense, opening_balance (old debts' other side).
 CREATE TABLE posting (
   journal_id bigint NOT NULL REFERENCES journal,
   line smallint NOT NULL,
