@@ -2,7 +2,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Self
@@ -16,6 +15,7 @@ from paho.mqtt.properties import Properties
 from raseed import embedded_broker, processes
 from raseed.embedded_broker import MAX_PAYLOAD_BYTES, BrokerUnavailable, EmbeddedBroker
 from raseed.supervisor import Supervisor
+from tests.raseed.children import started
 from tests.raseed.ports import free_port
 
 
@@ -155,7 +155,7 @@ async def test_nothing_is_left_in_the_folder_for_temporary_files(tmp_path: Path,
 def test_it_ends_at_ctrl_c_also_by_hand(tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path, free_port())
     asyncio.run(broker.prepare())
-    with subprocess.Popen(broker.argv()) as child:
+    with started(broker.argv()) as child:
         asyncio.run(broker.wait_ready())
         child.send_signal(signal.SIGINT)
         assert child.wait(5) == -signal.SIGINT

@@ -13,6 +13,7 @@ import pytest
 from raseed import embedded_postgres, processes
 from raseed.embedded_postgres import EmbeddedPostgres, PostgresUnavailable
 from raseed.supervisor import Supervisor
+from tests.raseed.children import started
 from tests.raseed.ports import free_port
 
 
@@ -129,7 +130,7 @@ async def test_the_data_survives_a_stop_and_a_pid_file_that_names_a_stranger(fol
 
 async def test_a_server_that_outlived_its_demo_is_ended_first(folder, postgres) -> None:
     await postgres.prepare()
-    with subprocess.Popen(postgres.argv(), stderr=subprocess.DEVNULL, env={"LC_ALL": "C"}) as left:
+    with started(postgres.argv(), stderr=subprocess.DEVNULL, env={"LC_ALL": "C"}) as left:
         await postgres.wait_ready()
         other = EmbeddedPostgres(postgres.folder, free_port())
         await other.prepare()

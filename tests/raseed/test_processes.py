@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from raseed import processes
+from tests.raseed.children import started
 
 _FORKS_AND_SLEEPS = """
 import subprocess, sys, time
@@ -31,7 +32,7 @@ def _gone_within(pid: int, limit_s: float) -> bool:
 def test_a_child_dies_with_its_killed_parent() -> None:
     root = str(Path(__file__).parents[2])
     code = _FORKS_AND_SLEEPS.format(root=root, name="SIGKILL")
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+    with started([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert processes.is_running(child)
@@ -63,7 +64,7 @@ def test_signals_to_the_gone_say_so() -> None:
 
 def test_memory_of_a_tree_holds_its_children() -> None:
     alone = processes.pss_bytes([os.getpid()])
-    with subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], **_PIPES) as child:
+    with started([sys.executable, "-c", "print(flush=True); input()"], **_PIPES) as child:
         assert child.stdout is not None
         child.stdout.readline()
         childs = processes.pss_bytes([child.pid])
@@ -78,7 +79,7 @@ def test_memory_of_a_tree_holds_its_children() -> None:
 
 
 def test_processes_are_found_by_folder_and_program(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "300"], cwd=tmp_path) as child:
+    with started(["sleep", "300"], cwd=tmp_path) as child:
         deadline = time.monotonic() + 5
         while not processes.working_in(tmp_path, "sleep") and time.monotonic() < deadline:
             time.sleep(0.01)  # between fork and exec it is still called python

@@ -7,6 +7,7 @@ import pytest
 
 from raseed import processes, run_folder
 from raseed.run_folder import DataFolderBusy, RunFolder, kill_role, read_table
+from tests.raseed.children import started
 
 _HOLDS_THE_LOCK = """
 import sys, time
@@ -21,7 +22,7 @@ time.sleep(300)
 
 def test_a_second_holder_is_refused_by_name_of_the_first(tmp_path: Path) -> None:
     code = _HOLDS_THE_LOCK.format(root=str(Path(__file__).parents[2]), folder=str(tmp_path))
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+    with started([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(DataFolderBusy, match=f"process {holder.pid}.*another folder"):
@@ -37,7 +38,7 @@ def test_a_second_holder_is_refused_by_name_of_the_first(tmp_path: Path) -> None
 
 
 def test_taking_the_folder_ends_what_a_killed_predecessor_left(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "300"]) as left, subprocess.Popen(["sleep", "300"]) as stranger:
+    with started(["sleep", "300"]) as left, started(["sleep", "300"]) as stranger:
         ticks = {child.pid: processes.start_ticks(child.pid) or 0 for child in (left, stranger)}
         rows = {
             "left": {"pid": left.pid, "ticks": ticks[left.pid]},
@@ -56,7 +57,7 @@ def test_taking_the_folder_ends_what_a_killed_predecessor_left(tmp_path: Path) -
 def test_roles_are_killed_by_name_from_outside(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.take()
-    with subprocess.Popen(["sleep", "300"]) as child:
+    with started(["sleep", "300"]) as child:
         ticks = processes.start_ticks(child.pid)
         folder.write_table(json.dumps({"pid": 1, "children": {"portal": {"pid": child.pid, "ticks": ticks}}}))
         assert not kill_role(tmp_path, "headend")

@@ -115,13 +115,16 @@ async def test_a_deaf_or_halted_child_is_ended_with_its_own_children(tmp_path: P
     async with Supervisor(tmp_path) as sup:
         await sup.start(
             ChildSpec(name="deaf", argv=deaf, stop_timeout_s=0.2),
-            ChildSpec(name="halted", argv=_SLEEP, stop_timeout_s=5),
+            # With a handler, as all our roles have: a halted process dies of nothing else than SIGKILL then.
+            ChildSpec(name="halted", argv=_writes_when_told_to_end(tmp_path / "mark", "halted")),
         )
         await _until(lambda: pids.exists() and pids.read_text().strip())
+        await asyncio.sleep(0.1)  # until the shell has set its trap
         sup.kill("halted", signal.SIGSTOP)
         all_pids = [int(pids.read_text()), sup.pid("deaf"), sup.pid("halted")]
         began = time.monotonic()
     assert time.monotonic() - began < 2.0
+    assert (tmp_path / "mark").read_text() == "halted\n"
     assert [pid for pid in all_pids if pid is not None and processes.is_running(pid)] == []
 
 
