@@ -10,7 +10,7 @@ import psycopg
 from billing import books_store
 from billing.books_store import Imbalance
 from billing.payment_store import Payment
-from billing.states import UNFINISHED_STATES, VendState
+from billing.states import UNFINISHED_STATES
 from billing.vend_store import Vend
 
 # A customer waits on the page: ask soon at first, then ever more seldom. (age up to, ask each)
@@ -46,13 +46,11 @@ def should_give_up(payment: Payment, now: datetime) -> bool:
 
 
 def is_stuck(vend: Vend, now: datetime) -> bool:
-    """Whether a vend waits for an answer that nobody is getting; UNKNOWN backs off to once a minute."""
+    """Whether a vend waits for an answer that nobody is getting; each attempt doubles the wait, to a minute."""
     if vend.state not in UNFINISHED_STATES:
         return False
     since = vend.requested_at or vend.paid_at
-    wait = STUCK_AFTER
-    if vend.state is VendState.UNKNOWN:
-        wait = min(STUCK_AFTER * 2 ** min(vend.attempts, _DOUBLINGS), STUCK_LONGEST)
+    wait = min(STUCK_AFTER * 2 ** min(max(vend.attempts - 1, 0), _DOUBLINGS), STUCK_LONGEST)
     return since is None or now - since >= wait
 
 

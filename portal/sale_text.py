@@ -1,0 +1,58 @@
+"""What a sale says in a message: plain text for a phone, in the customer's language."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from portal.formats import money_text, token_text, units_text
+from portal.i18n import Language, load_languages, msg
+
+# The token stands on a line of its own: easy to copy, and in order in either direction (field rules 4.9).
+TOKEN_MESSAGE = msg("Token for meter %(drn)s: %(units)s\n%(token)s\nPaid %(amount)s. Receipt %(receipt)s.")
+ARREARS_MESSAGE = msg("Of this, %(arrears)s went to your earlier debt.")
+CHANGE_MESSAGE = msg("%(change)s stays as your credit.")
+SUSPENSE_MESSAGE = msg(
+    "We received %(amount)s for a purchase that had been declined before. No token was issued."
+    " We hold the money for you and will contact you."
+)
+
+
+@lru_cache(maxsize=1)
+def _languages() -> dict[str, Language]:
+    return load_languages()
+
+
+def token_body(
+    language: str,
+    *,
+    drn: str,
+    commodity: str,
+    digits: str,
+    units_tenths: int,
+    amount_minor: int,
+    arrears_minor: int,
+    change_minor: int,
+    receipt_number: int,
+) -> str:
+    """The message that carries a token: units in tenths, money in baisa, groups of four digits."""
+    spoken = _languages()[language]
+    lines = [
+        spoken._(
+            TOKEN_MESSAGE,
+            drn=drn,
+            units=units_text(units_tenths, commodity, language),
+            token=token_text(digits),
+            amount=money_text(amount_minor, language),
+            receipt=receipt_number,
+        )
+    ]
+    if arrears_minor:
+        lines.append(spoken._(ARREARS_MESSAGE, arrears=money_text(arrears_minor, language)))
+    if change_minor:
+        lines.append(spoken._(CHANGE_MESSAGE, change=money_text(change_minor, language)))
+    return "\n".join(lines)
+
+
+def suspense_body(language: str, *, amount_minor: int) -> str:
+    """The message about money that came after a no."""
+    return _languages()[language]._(SUSPENSE_MESSAGE, amount=money_text(amount_minor, language))
