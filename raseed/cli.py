@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raseed import roles
+from raseed import roles, token_tool
 from raseed.settings import SettingMissing, Settings, read_settings
 
 EXIT_USAGE = 2
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     gateway.set_defaults(run=roles.run_gateway)
     _add_simulate(commands)
     _add_user(commands)
+    token_tool.add_commands(commands)
     return parser
 
 
