@@ -40,7 +40,7 @@ PUBLIC = frozenset(
     {"/", "/health", "/ready", "/sign-in", "/sign-in/code", "/sign-in/staff", "/sign-out", "/language",
      "/demo/sign-in/{persona}", "/town"}
 )  # fmt: skip
-PUBLIC_PREFIXES = ("/webhooks/", "/town/", "/static/")
+PUBLIC_PREFIXES = ("/webhooks/", "/demo/", "/static/")
 # Machines that sign what they send in their own way have no session to ride on.
 CSRF_EXEMPT_PREFIXES = ("/webhooks/",)
 

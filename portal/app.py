@@ -82,10 +82,10 @@ def make_app(
         languages=languages,
         templates=make_templates(languages),
     )
+    if demo:
+        app.include_router(town.router)  # first, so that its town is the front page
     for router in ROUTERS:
         app.include_router(router)
-    if demo:
-        app.include_router(town.router)
     app.add_api_route("/health", health, methods=["GET"], include_in_schema=False)
     app.add_api_route("/ready", ready, methods=["GET"], include_in_schema=False)
     app.mount("/static", CachedFiles(directory=STATIC_DIR), name="static")
