@@ -25,7 +25,7 @@ def test_every_pair_is_decided(state, event):
 
 
 def test_the_table_has_no_other_pair():
-    assert set(ticket.TABLE) == set(list(product(TicketState, TicketEvent)))
+    assert set(ticket.TABLE) == set(product(TicketState, TicketEvent))
 
 
 def test_only_the_customer_wakes_a_resolved_ticket():
