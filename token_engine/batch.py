@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from token_engine.cipher import PRODUCTION, ROUNDS, StaTables, forward_tables
+from token_engine.cipher import PRODUCTION, ROUNDS, StaTables, round_tables
 from token_engine.errors import InvalidAmount, InvalidField, InvalidTid
 from token_engine.fields import MAX_AMOUNT, crc16
 from token_engine.identifiers import MAX_TID
@@ -28,7 +28,7 @@ _TWO_64_HIGH, _TWO_64_LOW = divmod(1 << 64, 10**10)
 def _flat_tables(tables: StaTables) -> U64:
     """All byte tables in one array: [byte position][selector][byte]."""
     flat = np.zeros((8, _ROWS, _ROW), dtype=np.uint64)
-    for position, rows in enumerate(forward_tables(tables)):
+    for position, rows in enumerate(round_tables(tables)):
         for selector, row in enumerate(rows):
             if row:
                 flat[position, selector] = row

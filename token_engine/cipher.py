@@ -5,7 +5,6 @@ The tables are a resource, not part of the rule: `SAMPLE` is the set printed in 
 matter of the STS Association.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -77,46 +76,55 @@ def _substituted(byte: int, selector: int, s1: tuple[int, ...], s2: tuple[int, .
 
 
 @cache
-def forward_tables(tables: StaTables) -> tuple[ByteTable, ...]:
-    """For each of 8 bytes: table[selector][byte] = its bits after substitution and permutation."""
+def round_tables(tables: StaTables) -> tuple[ByteTable, ...]:
+    """For each of 8 bytes: table[selector][byte] = its bits after substitution and permutation.
 
-    def row(position: int) -> ByteTable:
-        return _by_selector(
-            lambda s, b: _spread(_substituted(b, s, tables.s1, tables.s2), position, tables.p)
-        )
+    Rows are at 00, 08, 80 and 88: the masked key byte itself is the index, with nothing to shift.
+    """
 
-    return tuple(row(position) for position in range(8))
+    def rows(position: int) -> ByteTable:
+        table: ByteTable = [[] for _ in range(_SELECTORS[-1] + 1)]
+        for selector in _SELECTORS:
+            table[selector] = [
+                _spread(_substituted(byte, selector, tables.s1, tables.s2), position, tables.p)
+                for byte in range(256)
+            ]
+        return table
+
+    return tuple(rows(position) for position in range(8))
 
 
 @cache
-def backward_tables(tables: StaTables) -> tuple[ByteTable, ByteTable]:
-    """(bits of each byte under the inverse permutation, [selector][byte] under the inverse substitution)."""
-    inverse_p, s1, s2 = _inverse(tables.p), _inverse(tables.s1), _inverse(tables.s2)
-    spread = [[_spread(byte, n, inverse_p) for byte in range(256)] for n in range(8)]
-    return spread, _by_selector(lambda s, b: _substituted(b, s, s1, s2))
+def inverse_tables(tables: StaTables) -> StaTables:
+    """The tables whose round is substitution then permutation, both inverted."""
+    return StaTables(_inverse(tables.s1), _inverse(tables.s2), _inverse(tables.p))
 
 
-def _by_selector(entry: Callable[[int, int], int]) -> ByteTable:
-    """Lists of 256 at indices 00, 08, 80 and 88: the masked key byte itself is the index."""
-    rows: ByteTable = [[] for _ in range(_SELECTORS[-1] + 1)]
-    for selector in _SELECTORS:
-        rows[selector] = [entry(selector, byte) for byte in range(256)]
-    return rows
+@cache
+def _permutation(p: tuple[int, ...]) -> ByteTable:
+    return [[_spread(byte, position, p) for byte in range(256)] for position in range(8)]
 
 
-def _round_key(key: int) -> int:
+def _permuted(block: int, p: tuple[int, ...]) -> int:
+    out = 0
+    for row, byte in zip(_permutation(p), block.to_bytes(8, "little"), strict=True):
+        out |= row[byte]
+    return out
+
+
+def _round_keys(key: int) -> list[bytes]:
+    """The selecting bits of 16 rounds, one byte for each byte of the block. Raises InvalidKey."""
     if not 0 <= key <= MASK64:
         raise InvalidKey("EA07 takes a 64-bit key")
     key = ~key & MASK64
-    return key >> 12 | (key << 52) & MASK64
+    key = key >> 12 | (key << 52) & MASK64
+    twice = key << 64 | key  # rotated left by r places it stands r bits lower in here
+    return [(twice >> place & _SELECT).to_bytes(8, "little") for place in range(64, 64 - ROUNDS, -1)]
 
 
-def sta_encrypt(key: int, block: int, tables: StaTables = PRODUCTION) -> int:
-    """The 64-bit cipher block. Raises InvalidKey when the key is not 64 bits."""
-    t0, t1, t2, t3, t4, t5, t6, t7 = forward_tables(tables)
-    key = _round_key(key)
-    for _ in range(ROUNDS):
-        k0, k1, k2, k3, k4, k5, k6, k7 = (key & _SELECT).to_bytes(8, "little")
+def _run(block: int, round_keys: list[bytes], tables: tuple[ByteTable, ...]) -> int:
+    t0, t1, t2, t3, t4, t5, t6, t7 = tables
+    for k0, k1, k2, k3, k4, k5, k6, k7 in round_keys:
         b0, b1, b2, b3, b4, b5, b6, b7 = block.to_bytes(8, "little")
         block = (
             t0[k0][b0]
@@ -128,23 +136,21 @@ def sta_encrypt(key: int, block: int, tables: StaTables = PRODUCTION) -> int:
             | t6[k6][b6]
             | t7[k7][b7]
         )
-        key = (key << 1 | key >> 63) & MASK64
     return block
+
+
+def sta_encrypt(key: int, block: int, tables: StaTables = PRODUCTION) -> int:
+    """The 64-bit cipher block. Raises InvalidKey when the key is not 64 bits."""
+    return _run(block, _round_keys(key), round_tables(tables))
 
 
 def sta_decrypt(key: int, block: int, tables: StaTables = PRODUCTION) -> int:
-    """The 64-bit data block. Raises InvalidKey when the key is not 64 bits."""
-    spread, substitute = backward_tables(tables)
-    key = _round_key(key)
-    key = (key << 15 | key >> 49) & MASK64
-    for _ in range(ROUNDS):
-        permuted = 0
-        for row, byte in zip(spread, block.to_bytes(8, "little"), strict=True):
-            permuted |= row[byte]
-        selectors = (key & _SELECT).to_bytes(8, "little")
-        block = int.from_bytes(
-            bytes(substitute[s][b] for s, b in zip(selectors, permuted.to_bytes(8, "little"), strict=True)),
-            "little",
-        )
-        key = key >> 1 | (key & 1) << 63
-    return block
+    """The 64-bit data block. Raises InvalidKey when the key is not 64 bits.
+
+    An inverse round permutes first and substitutes then; moving one permutation to the front makes it the
+    same shape as a round forward, so both directions share the fast loop.
+    """
+    inverse = inverse_tables(tables)
+    keys = _round_keys(key)
+    keys.reverse()
+    return _permuted(_run(_permuted(block, inverse.p), keys, round_tables(inverse)), tables.p)

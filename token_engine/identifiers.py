@@ -124,6 +124,13 @@ def next_tid(
     return tid
 
 
+def rnd_at(instant: datetime) -> int:
+    """RND of a token made at `instant`: the low 4 bits of the running count of milliseconds (sts.md 5)."""
+    if instant.tzinfo is None:
+        raise InvalidTid("RND needs an aware time")
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) & 15
+
+
 def luhn_digit(digits: str) -> str:
     """The check digit to append: doubled from the right, every second digit, mod 10.
 
