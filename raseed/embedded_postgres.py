@@ -214,7 +214,7 @@ class EmbeddedPostgres:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=0,
-            preexec_fn=processes.die_with_parent(signal.SIGKILL),
+            preexec_fn=processes.die_with_parent(signal.SIGTERM),
         )
         try:
             output, _ = await asyncio.wait_for(process.communicate(stdin), CREATE_TIMEOUT_S)
@@ -222,9 +222,7 @@ class EmbeddedPostgres:
             raise PostgresUnavailable(f"{program} took longer than {CREATE_TIMEOUT_S:g} s") from None
         finally:
             if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+                await _end(process)
         text = output.decode("utf-8", errors="replace")
         # The single-user server ends with code 0 also after a failed statement.
         if process.returncode != 0 or "ERROR:" in text or "FATAL:" in text:
@@ -256,6 +254,8 @@ _INITDB_OPTIONS = (
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
     "--no-instructions",
+    # Already while the cluster is made: one that is killed then leaves nothing in /dev/shm either.
+    "--set=dynamic_shared_memory_type=mmap",
 )
 
 
@@ -341,6 +341,16 @@ def _uid_of(prefix: list[str]) -> int:
     """The uid that files of the server bear outside: in a namespace of root's they remain root's."""
     words = [word for word in prefix if word.startswith("--reuid=")]
     return int(words[0].removeprefix("--reuid=")) if words else 0
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a program that was cut off, in a way that lets it remove its shared memory."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), ORPHAN_TIMEOUT_S)
+            return
 
 
 async def _asks_for_password(port: int) -> bool:

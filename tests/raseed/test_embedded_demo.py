@@ -44,10 +44,15 @@ def _rows(demo: subprocess.Popen[bytes]) -> int:
     return int(words[1])
 
 
-def _traces() -> set[str]:
-    """What a careless server leaves on a machine: shared memory, by name and by key."""
-    segments = {line.split()[1] for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]}
-    return {entry.name for entry in Path("/dev/shm").iterdir()} | segments
+def _shared_memory() -> set[str]:
+    """Names of what this user has in /dev/shm."""
+    return {path.name for path in Path("/dev/shm").iterdir() if path.lstat().st_uid == os.geteuid()}
+
+
+def _segments(pids: list[int]) -> list[str]:
+    """Shared memory segments (System V) that processes made which may be gone by now."""
+    rows = [row.split() for row in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if int(row[4]) in pids]
 
 
 def _all_gone(pids: list[int], limit_s: float) -> list[int]:
@@ -66,9 +71,11 @@ def _live_and_be_killed(python: list[str], folder: Path, env: dict[str, str] | N
         assert kill_role(folder, "sleeper")
         tree = processes.process_tree([demo.pid])
         assert len(tree) >= 7  # demo, postmaster with its three or more, broker, sleeper
+        assert _segments(tree)  # the postmaster's own
         demo.kill()
         demo.wait()
         assert _all_gone(tree, 5) == []
+        assert _segments(tree) == []
     with _demo(python, folder, env) as demo:
         assert _rows(demo) == 2
         table = read_table(folder)
@@ -78,16 +85,17 @@ def _live_and_be_killed(python: list[str], folder: Path, env: dict[str, str] | N
         demo.send_signal(signal.SIGINT)
         assert demo.wait(10) == 0
         assert _all_gone(tree, 0) == []
+        assert _segments(tree) == []
     assert sorted(path.name for path in folder.iterdir()) == ["broker", "logs", "postgres"]
 
 
 def test_a_killed_demo_leaves_no_process_and_starts_again_on_its_data(tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    before = _traces()
+    before = _shared_memory()
     _live_and_be_killed([sys.executable], tmp_path / "data", {"TMPDIR": str(temporary)})
     assert list(temporary.iterdir()) == []
-    assert {trace for trace in _traces() - before if trace.startswith("PostgreSQL")} == set()
+    assert {name for name in _shared_memory() - before if name.startswith("PostgreSQL")} == set()
 
 
 def test_a_second_demo_on_the_folder_is_refused(tmp_path: Path) -> None:

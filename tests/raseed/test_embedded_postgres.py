@@ -138,16 +138,25 @@ async def test_a_server_that_outlived_its_demo_is_ended_first(folder, postgres) 
     assert processes.working_in(postgres.data_dir, "postgres") == []
 
 
+def _holds_shared_memory(pid: int) -> bool:
+    """Whether a shared memory segment (System V) exists that process `pid` made, be it gone or not."""
+    rows = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    return str(pid) in {row.split()[4] for row in rows}
+
+
 async def test_a_creation_that_was_cut_off_begins_anew(tmp_path: Path) -> None:
     postgres = EmbeddedPostgres(tmp_path / "postgres", free_port(), {"fsync": "off"})
     half = postgres.folder / "data.new"
     half.mkdir(parents=True)
     (half / "PG_VERSION").write_text("18\n")
     cut_off = asyncio.create_task(postgres.create())
-    await asyncio.sleep(0.15)
+    async with asyncio.timeout(5):
+        while not (servers := list(filter(_holds_shared_memory, processes.working_in(half, "postgres")))):
+            await asyncio.sleep(0.005)
     cut_off.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cut_off
+    assert not any(map(_holds_shared_memory, servers))
     assert not postgres.data_dir.exists()
     assert await postgres.create() is True
     assert await postgres.create() is False
