@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import kwargs_row
@@ -97,6 +98,16 @@ async def find_first_place(conn: psycopg.AsyncConnection[Any]) -> PlaceRow | Non
         _PLACE + " WHERE c.id IS NOT NULL AND m.commodity = 'electricity' ORDER BY c.id, m.meter_id LIMIT 1"
     )
     return await cur.fetchone()
+
+
+async def find_newest_vend(conn: psycopg.AsyncConnection[Any]) -> UUID | None:
+    """The vend of the payment that was begun last, whoever paid."""
+    cur = await conn.execute(
+        "SELECT vend_id FROM billing.v_sale WHERE payment_id IS NOT NULL"
+        " ORDER BY payment_created_at DESC, vend_id LIMIT 1"
+    )
+    row = await cur.fetchone()
+    return row[0] if row else None
 
 
 async def list_newest_messages(conn: psycopg.AsyncConnection[Any]) -> list[MessageRow]:

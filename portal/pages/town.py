@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import Response
 
-from portal import town_store
+from portal import sale_store, town_store
 from portal.access import NotFound, find_viewer
 from portal.control_link import ControlLink, Face, MeterDark, NotInTown, SimulatorUnavailable
 from portal.formats import latin_digits
 from portal.i18n import msg
 from portal.pages.render import language_of, page, redirect
 from portal.runtime import runtime_of
+from portal.sale import Outcome, Progress, Stage
 from portal.town_store import NodeRow, PlaceRow
 
 router = APIRouter()
@@ -48,6 +50,52 @@ RESULT_WORDS: dict[str, str] = {
     "locked_out": msg("Too many wrong tries: the keypad is locked for a while."),
 }
 OTHER_RESULT = msg("The meter did not take the digits.")
+
+
+STAGE_WORDS: dict[Stage, str] = {
+    Stage.QUOTED: msg("Quoted: every rial explained"),
+    Stage.PAID: msg("Paid: the provider confirmed it"),
+    Stage.VENDED: msg("The token was made in the vault"),
+    Stage.SENT: msg("Sent to the meter and by SMS"),
+    Stage.DELIVERED: msg("Arrived at the meter's line or on the phone"),
+    Stage.APPLIED: msg("The meter itself says that the credit is in it"),
+    Stage.POWER: msg("The supply is on"),
+}
+# Outcomes in which the sale goes no further by itself.
+STOPPED_WORDS: dict[Outcome, str] = {
+    Outcome.DECLINED: msg("The payment was declined. Nothing was taken."),
+    Outcome.EXPIRED: msg("The payment was not finished in time. Nothing was taken."),
+    Outcome.UNKNOWN: msg("The vault does not answer. It is asked again; there will be one token, never two."),
+    Outcome.REFUSED: msg("No token can be made. The money is held for the customer."),
+    Outcome.REFUNDED: msg("The money was given back."),
+    Outcome.REVERSED: msg("The sale was taken back."),
+    Outcome.REJECTED: msg("The meter refused the token."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SaleStep:
+    """One line of the last sale; `look` is the class of the list's component: done, now, bad or empty."""
+
+    words: str
+    at: datetime | None
+    look: str
+
+
+def sale_steps(progress: Progress) -> list[SaleStep]:
+    """The stages that were reached, what is awaited next, and the word on a sale that stopped."""
+    found = []
+    awaited = True
+    for line in progress.stages:
+        if line.at is not None:
+            found.append(SaleStep(STAGE_WORDS[line.stage], line.at, "done"))
+            continue
+        if progress.outcome in STOPPED_WORDS:
+            found.append(SaleStep(STOPPED_WORDS[progress.outcome], None, "bad"))
+            break
+        found.append(SaleStep(STAGE_WORDS[line.stage], None, "now" if awaited else ""))
+        awaited = False
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +174,8 @@ async def town_page(request: Request, show: Show = ALL, part: Show = "") -> Resp
     async with runtime_of(request).pool.connection() as conn:
         nodes = await town_store.list_nodes(conn)
         first = await town_store.find_first_place(conn)
+        newest = await town_store.find_newest_vend(conn)
+        sale = await sale_store.get_sale(conn, vend_id=newest, customer_id=None) if newest else None
     known = {ALL, SHELF, "electricity", "water"} | {node.code for node in nodes}
     show = show if show in known else ALL
     return page(
@@ -133,7 +183,8 @@ async def town_page(request: Request, show: Show = ALL, part: Show = "") -> Resp
         "town/town.html",
         block=part if part in PARTS else None,
         streets=streets,
-        sale=None,
+        sale=sale,
+        steps=sale_steps(sale.progress) if sale else [],
         faces=chosen(streets.faces, show),
         show=show,
         branches=branches(nodes, streets.power, streets.faces),
