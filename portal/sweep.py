@@ -1,0 +1,102 @@
+"""Look again at what nobody moved on: silent payments, stuck vends, messages to send."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import psycopg
+
+from billing import payment_store, reconcile, vend_store
+from billing.errors import BillingError, ProviderUnavailable
+from billing.payment_store import Payment
+from billing.provider_link import ProviderLink
+from portal import message_store, sell
+from portal.sell import Pool
+from token_engine.vault import VendingKeyVault
+
+log = logging.getLogger(__name__)
+
+# One round looks at this many of each; with a round a second nothing waits long behind them.
+BATCH = 50
+ASK_AT_ONCE = 8  # a provider that is in trouble is not helped by a crowd
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What a round needs, and whether the provider was away in the last one."""
+
+    pool: Pool
+    vault: VendingKeyVault
+    provider: ProviderLink
+    now_fn: Callable[[], datetime]
+    provider_away: bool = field(default=False)
+
+    async def round(self) -> None:
+        """One round of everything. Raises psycopg.Error when the database is away."""
+        await self.send_messages()
+        await self.deliver_stuck()
+        await self.ask_about_silent()
+
+    async def send_messages(self) -> int:
+        """Send unsent messages: this outbox is its own phone network, so sending is a mark."""
+        async with self.pool.connection() as conn:
+            unsent = await message_store.lock_unsent(conn, limit=BATCH)
+            if unsent:
+                await message_store.mark_sent(conn, [message.id for message in unsent], self.now_fn())
+            return len(unsent)
+
+    async def deliver_stuck(self) -> int:
+        """Bring the tokens of paid vends that no worker is at."""
+        async with self.pool.connection() as conn:
+            unfinished = await vend_store.list_unfinished(conn, limit=BATCH)
+        stuck = reconcile.stuck_vends(unfinished, self.now_fn())
+        for vend in stuck:
+            try:
+                await sell.deliver_token(self.pool, self.vault, vend.id, self.now_fn)
+            except psycopg.OperationalError:
+                raise
+            except (
+                Exception
+            ):  # one vend's fault must not hold up the others; the wait before the next doubles
+                log.exception("vend %s could not be delivered", vend.id)
+        return len(stuck)
+
+    async def ask_about_silent(self) -> int:
+        """Ask the provider about payments without an outcome; gives how many were asked about."""
+        now = self.now_fn()
+        async with self.pool.connection() as conn:
+            silent = reconcile.payments_to_ask(await payment_store.list_open_payments(conn, limit=BATCH), now)
+            for payment in silent:
+                await payment_store.mark_payment_asked(conn, payment.id, now)
+        gate = asyncio.Semaphore(ASK_AT_ONCE)
+
+        async def ask(payment: Payment) -> bool:
+            async with gate:
+                return await self._ask(payment)
+
+        answers = await asyncio.gather(*(ask(payment) for payment in silent))
+        if answers and all(answers) == self.provider_away:
+            self.provider_away = not all(answers)
+            log.warning("payment provider %s", "is silent" if self.provider_away else "answers again")
+        return len(silent)
+
+    async def _ask(self, payment: Payment) -> bool:
+        """Ask about one payment and take in the answer; False when the provider is away."""
+        now = self.now_fn()
+        try:
+            event = await self.provider.ask(payment.id, now)
+        except ProviderUnavailable:
+            return False
+        try:
+            async with self.pool.connection() as conn:
+                if event is not None:
+                    await sell.settle_payment(conn, event, now)
+                elif reconcile.should_give_up(payment, now):
+                    await sell.give_up_payment(conn, payment.id, now)
+        except BillingError as error:
+            log.error("payment %s: %s", payment.id, error.code)  # noqa: TRY400 - the code says it all
+        return True

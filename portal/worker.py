@@ -1,0 +1,153 @@
+"""The worker: brings tokens, asks about silent payments, sends messages, watches for outages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from uuid import UUID
+
+import httpx
+import psycopg
+from procrastinate import App, PsycopgConnector
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from billing.provider_link import ProviderLink
+from portal import jobs
+from portal.outages import watch
+from portal.sell import Pool, deliver_token
+from portal.sweep import Sweep
+from token_engine.software_vault import SoftwareVault
+from token_engine.vault import VendingKeyVault
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY_S = 1.0  # how long an SMS waits; everything else decides by its own times
+RETRY_S = 1.0  # after a fall: a database that restarts is back within seconds
+STEADY_S = 30.0  # what ran this long has recovered: its next fall is news again
+POOL_MAX = 8  # four jobs, the sweep, the watch, and two to spare
+POOL_TIMEOUT_S = 10.0
+JOBS_AT_ONCE = 4
+JOB_POLL_S = 2.0  # NOTIFY wakes us at once; this is for one that was lost
+SHUTDOWN_S = 3.0  # a job that takes longer is left; the sweep of the next start goes on with it
+
+
+def utc_now() -> datetime:
+    """The time, aware."""
+    return datetime.now(UTC)
+
+
+async def run(
+    *,
+    database_url: str,
+    vault_file: str,
+    secret_key: str,  # noqa: ARG001 - every role takes the same settings; nothing is signed here
+    provider_url: str,
+    provider_secret: str,
+    public_url: str,  # noqa: ARG001 - same
+    outage_debounce_s: float,
+) -> None:
+    """Work until SIGTERM or SIGINT, through restarts of the database. Raises VaultDamaged for a bad key file."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await work(
+        stop,
+        database_url=database_url,
+        vault=SoftwareVault.from_file(Path(vault_file)),
+        provider_url=provider_url,
+        provider_secret=provider_secret,
+        outage_debounce_s=outage_debounce_s,
+    )
+
+
+async def work(
+    stop: asyncio.Event,
+    *,
+    database_url: str,
+    vault: VendingKeyVault,
+    provider_url: str,
+    provider_secret: str,
+    outage_debounce_s: float,
+) -> None:
+    """Work until `stop` is set."""
+    pool: Pool = AsyncConnectionPool(
+        database_url,
+        min_size=1,
+        max_size=POOL_MAX,
+        timeout=POOL_TIMEOUT_S,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+        name="worker",
+    )
+    await pool.open(wait=False)
+    # The address is our operator's own setting: no proxy of the environment stands between.
+    async with httpx.AsyncClient(trust_env=False) as client:
+        provider = ProviderLink(client, url=provider_url, secret=provider_secret)
+        sweep = Sweep(pool, vault, provider, utc_now)
+        tasks = [
+            asyncio.create_task(keep_running("jobs", lambda: work_jobs(database_url, pool, vault))),
+            asyncio.create_task(keep_running("sweep", lambda: sweep_forever(sweep))),
+            asyncio.create_task(
+                keep_running("outage watch", lambda: watch.run(pool, debounce_s=outage_debounce_s))
+            ),
+        ]
+        try:
+            await stop.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await pool.close(timeout=SHUTDOWN_S)
+
+
+async def keep_running(name: str, part: Callable[[], Awaitable[None]]) -> None:
+    """Run one part for ever; after a fall again, told once until it ran steadily."""
+    falling = False
+    while True:
+        began = monotonic()
+        try:
+            await part()
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            falling = falling and monotonic() - began < STEADY_S
+            if not falling:
+                log.warning("%s: the database is away (%s)", name, type(error).__name__)
+        except Exception:
+            falling = falling and monotonic() - began < STEADY_S
+            if not falling:
+                log.exception("%s fell, and starts again", name)
+        falling = True
+        await asyncio.sleep(RETRY_S)
+
+
+async def sweep_forever(sweep: Sweep) -> None:
+    """One round after the other. Raises psycopg.Error when the database is away."""
+    while True:
+        await sweep.round()
+        await asyncio.sleep(SWEEP_EVERY_S)
+
+
+async def work_jobs(database_url: str, pool: Pool, vault: VendingKeyVault) -> None:
+    """Do jobs as they are deferred; returns or raises when the database goes away."""
+    connector = PsycopgConnector(conninfo=database_url, min_size=1, max_size=3, timeout=POOL_TIMEOUT_S)
+    app = App(connector=connector)
+
+    @app.task(name=jobs.DELIVER_TOKEN, queue=jobs.QUEUE)
+    async def deliver(vend_id: str) -> None:
+        await deliver_token(pool, vault, UUID(vend_id), utc_now)
+
+    async with app.open_async():
+        await app.run_worker_async(
+            queues=[jobs.QUEUE],
+            name="sales",
+            concurrency=JOBS_AT_ONCE,
+            fetch_job_polling_interval=JOB_POLL_S,
+            shutdown_graceful_timeout=SHUTDOWN_S,
+            delete_jobs="successful",
+            install_signal_handlers=False,
+        )
