@@ -20,7 +20,7 @@ from token_engine.encode import (
     TEST,
     THIRD_SECTION,
 )
-from token_engine.errors import InvalidTid, TokenRejected
+from token_engine.errors import TokenRejected
 from token_engine.fields import from_digits, token_crc, untranspose
 from token_engine.identifiers import BaseDate, EncryptionAlgorithm, KeyType
 from token_engine.key_material import DecoderKey
@@ -85,7 +85,6 @@ FLAG_NAMES = (
     "fallback power limit of the tariff index",
 )
 _UNITS = ("0.1 kWh", "0.1 m3", "0.1 m3", "0.1 min")
-_BLOCK_TOP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +156,7 @@ def _payload_rows(token: DecodedToken, ea: EncryptionAlgorithm, base_date: BaseD
 
 
 def _tid_meaning(tid: int, base_date: BaseDate | None) -> str:
-    if base_date is None:
-        return "minutes from the base date"
-    try:
-        return f"{base_date.instant_of(tid):%Y-%m-%d %H:%M} UTC"
-    except (InvalidTid, OverflowError):  # pragma: no cover - 24 bits always fit
-        return ""
+    return f"{base_date.instant_of(tid):%Y-%m-%d %H:%M} UTC" if base_date else "minutes from the base date"
 
 
 def _credit_meaning(token: DecodedToken) -> str:

@@ -1,5 +1,7 @@
 """The fields of a token and how they are packed: amounts, currency, CRC, data block, transposition."""
 
+from bisect import bisect_left
+
 from token_engine.errors import InvalidAmount, InvalidField, TokenRejected
 from token_engine.token_result import TokenResult
 
@@ -10,7 +12,6 @@ CURRENCY_SUBCLASSES = range(4, 8)
 
 _MANTISSA_MAX = 0x3FFF
 _MANTISSA_COUNT = 0x4000
-_AMOUNT_EXPONENTS = 4
 _CURRENCY_EXPONENTS = 32
 
 
@@ -21,10 +22,17 @@ def _offsets(count: int) -> tuple[int, ...]:
 
 _OFFSETS = _offsets(_CURRENCY_EXPONENTS)
 _STEPS: tuple[int, ...] = tuple(10**e for e in range(_CURRENCY_EXPONENTS))
-MAX_AMOUNT = 10**3 * _MANTISSA_MAX + _OFFSETS[3]
+_LARGEST = tuple(_STEPS[e] * _MANTISSA_MAX + _OFFSETS[e] for e in range(_CURRENCY_EXPONENTS))
+MAX_AMOUNT = _LARGEST[3]
 """Largest amount of a 16-bit field: 18 201 624 tenths (or watts)."""
-MAX_CURRENCY = 10**31 * _MANTISSA_MAX + _OFFSETS[31]
+MAX_CURRENCY = _LARGEST[31]
 """Largest magnitude of a currency field, in 1e-5 of the base unit."""
+
+
+def _rounded_up(size: int) -> tuple[int, int]:
+    """(exponent, mantissa) of the smallest exponent that reaches `size`; a gap becomes the next with mantissa 0."""
+    exponent = bisect_left(_LARGEST, size)
+    return exponent, max(0, -((_OFFSETS[exponent] - size) // _STEPS[exponent]))
 
 
 def encode_amount(tenths: int) -> int:
@@ -34,10 +42,7 @@ def encode_amount(tenths: int) -> int:
     """
     if not 0 <= tenths <= MAX_AMOUNT:
         raise InvalidAmount(f"an amount is 0 to {MAX_AMOUNT}, not {tenths}")
-    for exponent in range(_AMOUNT_EXPONENTS):
-        mantissa = max(0, -((_OFFSETS[exponent] - tenths) // _STEPS[exponent]))
-        if mantissa <= _MANTISSA_MAX:
-            break
+    exponent, mantissa = _rounded_up(tenths)
     return exponent << 14 | mantissa
 
 
@@ -65,10 +70,7 @@ def encode_currency(units: int) -> tuple[int, int]:
     size = abs(units)
     if size > MAX_CURRENCY:
         raise InvalidAmount(f"a currency amount is at most {MAX_CURRENCY} hundred-thousandths")
-    for exponent in range(_CURRENCY_EXPONENTS):
-        mantissa = max(0, -((_OFFSETS[exponent] - size) // _STEPS[exponent]))
-        if mantissa <= _MANTISSA_MAX:
-            break
+    exponent, mantissa = _rounded_up(size)
     if units < 0 and _currency_size(exponent, mantissa) > size:
         # Of a negative amount the magnitude is rounded down; below the first step lies the range before.
         exponent, mantissa = (exponent, mantissa - 1) if mantissa else (exponent - 1, _MANTISSA_MAX)
