@@ -62,12 +62,9 @@ def step(state: MeterState, now_ms: int, use: int, load: int) -> tuple[MeterStat
     """Let the household draw `use` (Wh or mL) up to now at `load` (W or mL/h), as far as the meter allows."""
     flows = state.relay == CONNECTED and state.supply
     drawn = min(use, state.credit) if flows and not state.relay_stuck else use * flows
-    state = replace(
-        state,
-        credit=max(state.credit - drawn, 0),
-        counter=state.counter + drawn,
-        load=load if flows else 0,
-    )
+    load = load if flows else 0
+    if drawn or load != state.load:
+        state = replace(state, credit=max(state.credit - drawn, 0), counter=state.counter + drawn, load=load)
     if flows and 0 < state.power_limit_w < load:
         state = replace(state, tripped_until_ms=now_ms + OVERLOAD_WAIT_MS)
     return _settle(state, now_ms)
