@@ -21,8 +21,13 @@ async def test_a_changed_file_is_refused(database_url, monkeypatch):
 
 
 async def test_facts_refuse_update_and_delete(conn):
-    await conn.execute("INSERT INTO meter_gateway.meter_event (edge, code, occurred_at) VALUES ('e', 'c', now())")
-    for statement in ("UPDATE meter_gateway.meter_event SET code = 'x'", "DELETE FROM meter_gateway.meter_event"):
+    await conn.execute(
+        "INSERT INTO meter_gateway.meter_event (edge, code, occurred_at) VALUES ('e', 'c', now())"
+    )
+    for statement in (
+        "UPDATE meter_gateway.meter_event SET code = 'x'",
+        "DELETE FROM meter_gateway.meter_event",
+    ):
         with pytest.raises(psycopg.errors.RestrictViolation):
             async with conn.transaction():
                 await conn.execute(statement)
@@ -51,7 +56,9 @@ async def test_the_holder_of_readings_is_what_the_server_offers(conn):
     kind = await (
         await conn.execute("SELECT relkind FROM pg_class WHERE oid = 'meter_gateway.reading'::regclass")
     ).fetchone()
-    has = await (await conn.execute("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'")).fetchone()
+    has = await (
+        await conn.execute("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'")
+    ).fetchone()
     if os.environ.get("RASEED_EXPECT_TIMESCALE"):
         assert has == (1,)
         chunked = await (

@@ -18,14 +18,16 @@ async def test_the_whole_town_is_there_once(pool):
         assert await seed(conn, town, now=NOW)
     async with pool.connection() as conn:
         assert not await seed(conn, town, now=NOW)
-        assert await count(conn, "SELECT count(*) FROM meter_gateway.v_meter WHERE usage_point IS NOT NULL") == 60
+        assert (
+            await count(conn, "SELECT count(*) FROM meter_gateway.v_meter WHERE usage_point IS NOT NULL")
+            == 60
+        )
         assert await count(conn, "SELECT count(*) FROM billing.sts_identity") == len(town.meters)
         assert await count(conn, "SELECT count(*) FROM billing.v_agreement") == 60
         persona = town.customers[0]
-        assert (
-            await count(conn, "SELECT sum(balance_minor) FROM billing.v_balance WHERE account = 'arrears_receivable'")
-            == sum(c.arrears_minor for c in town.customers)
-        )
+        assert await count(
+            conn, "SELECT sum(balance_minor) FROM billing.v_balance WHERE account = 'arrears_receivable'"
+        ) == sum(c.arrears_minor for c in town.customers)
         assert persona.arrears_minor > 0
 
 

@@ -66,7 +66,10 @@ def test_conformance_passes_on_published_vectors_and_fails_on_a_wrong_one(vector
 
 def test_the_key_is_not_asked_for_on_the_command_line():
     shown = subprocess.run(
-        [sys.executable, "-m", "raseed", "token", "encode", "--help"], capture_output=True, text=True, env=os.environ
+        [sys.executable, "-m", "raseed", "token", "encode", "--help"],
+        capture_output=True,
+        text=True,
+        env=os.environ,
     ).stdout
     assert "--decoder-key-file" in shown
     assert "--decoder-key " not in shown
