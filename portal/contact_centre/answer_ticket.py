@@ -24,7 +24,7 @@ from portal.contact_centre.ticket import (
     safe_file_name,
 )
 from portal.contact_centre.ticket_store import TicketRow
-from portal.i18n import Language
+from portal.i18n import Language, msg
 
 # A form sent twice by an impatient thumb is one message; the same words an hour later are two.
 REPEAT_WINDOW = timedelta(minutes=2)
@@ -81,7 +81,7 @@ async def reply(
     await ticket_store.mark_state(conn, ticket_id, moved.state, ticket.resolved_at)
     if actor_id is not None:
         await clock_store.mark_met(conn, ticket_id, ClockKind.FIRST_RESPONSE, now)
-    template = "Raseed: answer to your request %(reference)s: %(text)s"
+    template = msg("Raseed: answer to your request %(reference)s: %(text)s")
     await _send(conn, ticket, entry_id=entry_id, languages=languages, template=template, text=body, now=now)
 
 
@@ -133,7 +133,7 @@ async def resolve(
     await ticket_store.mark_state(conn, ticket_id, moved.state, now)
     await clock_store.mark_met(conn, ticket_id, ClockKind.FIRST_RESPONSE, now)
     await clock_store.mark_met(conn, ticket_id, ClockKind.RESOLUTION, now)
-    template = "Raseed: your request %(reference)s is resolved: %(text)s"
+    template = msg("Raseed: your request %(reference)s is resolved: %(text)s")
     await _send(conn, ticket, entry_id=entry_id, languages=languages, template=template, text=body, now=now)
 
 

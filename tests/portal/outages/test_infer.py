@@ -140,7 +140,9 @@ class TestSilence:
         return out(meter_id, node, evidence=Evidence.SILENCE, line=line)
 
     def test_meters_that_fell_silent_on_a_living_line_are_an_outage(self):
-        assert judged(self.silent(1, TX_1), self.silent(2, TX_1), fine(3, TX_2, line="site-1/rtu-1")) == [TX_1]
+        assert judged(self.silent(1, TX_1), self.silent(2, TX_1), fine(3, TX_2, line="site-1/rtu-1")) == [
+            TX_1
+        ]
 
     def test_a_whole_line_silent_without_last_gasp_is_comms_loss(self):
         meters = [self.silent(1, TX_1), self.silent(2, TX_1), self.silent(3, TX_2), self.silent(4, TX_2)]
@@ -154,9 +156,9 @@ class TestSilence:
 
     def test_a_gateway_that_is_down_says_nothing_about_supply(self):
         assert judged(self.silent(1, TX_1), self.silent(2, TX_1), down=frozenset({"site-1/rtu-1"})) == []
-        assert judged(
-            self.silent(1, TX_1), out(2, TX_1), out(3, TX_1), down=frozenset({"site-1/rtu-1"})
-        ) == [TX_1]
+        assert judged(self.silent(1, TX_1), out(2, TX_1), out(3, TX_1), down=frozenset({"site-1/rtu-1"})) == [
+            TX_1
+        ]
 
 
 @pytest.mark.parametrize(("minutes", "momentary"), [(1, True), (5, True), (6, False)])
