@@ -224,3 +224,7 @@ CREATE VIEW v_sale AS
     LEFT JOIN payment p ON p.id = v.payment_id
     LEFT JOIN token t ON t.vend_id = v.id;
 CREATE VIEW v_vend_step AS SELECT id, vend_id, state, occurred_at, detail FROM vend_step;
+-- Every token of a meter, sold or not; the digits are masked wherever staff read them.
+CREATE VIEW v_token AS
+  SELECT id AS token_id, vend_id, meter_id, class, subclass, units_tenths, digits, purpose, issued_by, reason, issued_at
+    FROM token;
