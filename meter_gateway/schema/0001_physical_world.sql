@@ -127,7 +127,9 @@ CREATE TABLE meter_state (
   relay_reason text,                 -- none, no_credit, order, tamper, overload
   load bigint,                       -- W or mL/h
   tamper boolean NOT NULL DEFAULT false,
-  state_at timestamptz
+  state_at timestamptz,              -- when the measured values were true
+  counter_at timestamptz,            -- when the last believed counter was true
+  link_at timestamptz                -- when link_up and supply_on were true
 );
 
 CREATE TABLE reading (

@@ -1,0 +1,146 @@
+"""From the database to MQTT: commands in their order until an edge answers, and each gateway's devices."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from meter_gateway import command, command_store, edge_store, meter_store, network_store, reading_store
+from meter_gateway.command_store import DueCommand
+from meter_gateway.message_key import to_millis
+from meter_gateway.mqtt_link import MqttLink
+from meter_gateway.topics import Birth, Command, Config, down_topic, encode
+
+log = logging.getLogger(__name__)
+
+SWEEP_S: Final = 1.0
+# An edge answers within a second when it is there; until then the command is said again.
+RESEND: Final = timedelta(seconds=5)
+# An UNKNOWN command is asked for again, seldom: its edge answers by itself once it has read the meter.
+ASK_AGAIN: Final = timedelta(seconds=60)
+# A command that waits in the broker longer than this was said again meanwhile.
+COMMAND_EXPIRY_S: Final = 15
+CONFIG_EXPIRY_S: Final = 300
+DISPATCH_LIMIT: Final = 200
+# The ledger outlives the longest outage that a reading's age allows (30 days), then forgets in slices.
+LEDGER_DAYS: Final = 40
+LEDGER_SLICE: Final = 50_000
+HOUSEKEEPING: Final = timedelta(hours=24)
+
+
+class Dispatch:
+    """Sends commands and device lists; survives the absence of database and broker."""
+
+    def __init__(self, pool: AsyncConnectionPool, link: MqttLink, *, clock: Callable[[], datetime]) -> None:
+        self._pool = pool
+        self._link = link
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._sent_config: dict[str, int] = {}
+        self._kept_house_at: datetime | None = None
+        self._is_away = False
+
+    def wake(self) -> None:
+        """Look for due commands now."""
+        self._wake.set()
+
+    def take_births(self, births: Sequence[Birth]) -> None:
+        """Remember that these edges know no newer configuration than they said."""
+        for birth in births:
+            if birth.kind == "gateway":
+                self._sent_config.pop(birth.edge, None)
+        if births:
+            self.wake()
+
+    async def run(self) -> None:
+        """Sweep each second, and at once when woken, until cancelled."""
+        while True:
+            try:
+                await self._keep_house()
+                await self._send_commands()
+                await self._send_configs()
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                if not self._is_away:
+                    log.warning("dispatch waits for the database: %s", type(error).__name__)
+                self._is_away = True
+            except Exception:
+                # One sweep may fail, the next one must come.
+                log.exception("dispatch sweep failed")
+            else:
+                self._is_away = False
+            try:
+                await asyncio.wait_for(self._wake.wait(), SWEEP_S)
+            except TimeoutError:
+                continue
+            self._wake.clear()
+
+    async def listen(self, database_url: str) -> None:
+        """Wake the sweep at each new command, until cancelled; the sweep finds what this misses."""
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
+                    await conn.execute("LISTEN meter_command")
+                    self.wake()
+                    async for _ in conn.notifies():
+                        self.wake()
+            except psycopg.OperationalError:
+                await asyncio.sleep(SWEEP_S)
+
+    async def _send_commands(self) -> None:
+        now = self._clock()
+        async with self._pool.connection() as conn:
+            await command.expire_commands(conn, now)
+        if not self._link.connected:
+            return
+        async with self._pool.connection() as conn:
+            due = await command_store.lock_due_commands(
+                conn, now=now, send_before=now - RESEND, ask_before=now - ASK_AGAIN, limit=DISPATCH_LIMIT
+            )
+            await command_store.mark_sent(conn, [one.id for one in due], now)
+        # Said after the commit: if we die between the two, the command is said again in five seconds.
+        for one in due:
+            self._say(one, now)
+
+    def _say(self, due: DueCommand, now: datetime) -> None:
+        message = Command(
+            command=due.id,
+            meter=due.drn,
+            kind=due.kind,  # type: ignore[arg-type]  # the table's CHECK holds the same words
+            argument=due.argument,
+            created=to_millis(due.created_at),
+            expires=to_millis(due.expires_at),
+        )
+        left_s = int((due.expires_at - now).total_seconds())
+        expiry_s = min(COMMAND_EXPIRY_S, left_s) if left_s > 0 else COMMAND_EXPIRY_S
+        self._link.publish(down_topic(due.edge, Command), encode(message), expiry_s=expiry_s)
+        log.info("command %d (%s) sent to meter %s by %s", due.id, due.kind, due.drn, due.edge)
+
+    async def _send_configs(self) -> None:
+        if not self._link.connected:
+            return
+        configs: list[tuple[str, Config]] = []
+        async with self._pool.connection() as conn:
+            for site in await network_store.list_sites(conn):
+                if self._sent_config.get(site.code) != site.config_version:
+                    devices = await meter_store.list_meters_of_site(conn, site.code)
+                    configs.append((site.code, Config(site.config_version, site.poll_ms / 1000, devices)))
+        for edge, config in configs:
+            if self._link.publish(down_topic(edge, Config), encode(config), expiry_s=CONFIG_EXPIRY_S):
+                self._sent_config[edge] = config.version
+                log.info("config %d with %d devices sent to %s", config.version, len(config.devices), edge)
+
+    async def _keep_house(self) -> None:
+        now = self._clock()
+        if self._kept_house_at is not None and now - self._kept_house_at < HOUSEKEEPING:
+            return
+        async with self._pool.connection() as conn:
+            await reading_store.ensure_partitions(conn, now - timedelta(days=31), now + timedelta(days=62))
+        async with self._pool.connection() as conn:
+            await edge_store.delete_old_messages(conn, now - timedelta(days=LEDGER_DAYS), limit=LEDGER_SLICE)
+        self._kept_house_at = now

@@ -1,0 +1,123 @@
+"""SQL of edges: who speaks the contract, their sessions, and the ledger of their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenMeter:
+    """A meter as ingest needs it: who may speak for it, and its last believed counter."""
+
+    id: int
+    drn: str
+    commodity: str
+    edge: str | None  # None: a Modbus meter that hangs on no bus now
+    counter: int | None
+    counter_at: datetime | None
+
+    def is_spoken_by(self, edge: str) -> bool:
+        """Whether a message of this edge may tell about this meter."""
+        # A meter just taken off its bus: what its gateway still had to tell is heard, a meter's voice is not.
+        return self.edge == edge or (self.edge is None and not edge.isdigit())
+
+
+async def insert_messages(
+    conn: psycopg.AsyncConnection, keys: Sequence[tuple[str, int, int]], received_at: datetime
+) -> set[tuple[str, int, int]]:
+    """Enter (edge, boot, seq) into the ledger; returns those that were not there before."""
+    cursor = await conn.execute(
+        "INSERT INTO meter_gateway.edge_message (edge, boot, seq, received_at)"
+        " SELECT e, b, s, %s FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS k (e, b, s)"
+        " ON CONFLICT DO NOTHING RETURNING edge, boot, seq",
+        (received_at, [key[0] for key in keys], [key[1] for key in keys], [key[2] for key in keys]),
+    )
+    return {(edge, boot, seq) for edge, boot, seq in await cursor.fetchall()}
+
+
+async def list_spoken_meters(conn: psycopg.AsyncConnection, drns: Sequence[str]) -> dict[str, SpokenMeter]:
+    """Return those of these meters that exist, by DRN, their state rows held in order of id."""
+    cursor = await conn.execute(
+        "SELECT m.id, m.drn, m.commodity, CASE m.link WHEN 'mqtt' THEN m.drn ELSE s.code END,"
+        "       st.counter, st.counter_at"
+        "  FROM meter_gateway.meter m LEFT JOIN meter_gateway.bus b ON b.id = m.bus_id"
+        "  LEFT JOIN meter_gateway.site s ON s.id = b.site_id"
+        "  LEFT JOIN meter_gateway.meter_state st ON st.meter_id = m.id"
+        " WHERE m.drn = ANY(%s) AND m.link <> 'keypad'",
+        (list(drns),),
+    )
+    return {row[1]: SpokenMeter(*row) for row in await cursor.fetchall()}
+
+
+async def is_known_edge(conn: psycopg.AsyncConnection, edge: str, kind: str) -> bool:
+    """Whether a site (kind gateway) or an MQTT meter (kind meter) of this name is in our books."""
+    cursor = await conn.execute(
+        "SELECT EXISTS (SELECT FROM meter_gateway.site WHERE code = %(edge)s AND %(kind)s = 'gateway')"
+        " OR EXISTS (SELECT FROM meter_gateway.meter WHERE drn = %(edge)s AND link = 'mqtt'"
+        "            AND %(kind)s = 'meter')",
+        {"edge": edge, "kind": kind},
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def mark_born(
+    conn: psycopg.AsyncConnection,
+    *,
+    edge: str,
+    kind: str,
+    boot: int,
+    session: int,
+    config_version: int,
+    born_at: datetime,
+) -> bool:
+    """Note an edge's birth; False when it is the late birth of an older session."""
+    cursor = await conn.execute(
+        "INSERT INTO meter_gateway.edge AS e (edge, kind, boot, session, config_version, online, born_at,"
+        " last_seen_at) VALUES (%(edge)s, %(kind)s, %(boot)s, %(session)s, %(version)s, true, %(at)s, %(at)s)"
+        " ON CONFLICT (edge) DO UPDATE SET kind = EXCLUDED.kind, boot = EXCLUDED.boot, session = EXCLUDED.session,"
+        " config_version = EXCLUDED.config_version, online = true, born_at = EXCLUDED.born_at,"
+        " last_seen_at = EXCLUDED.last_seen_at"
+        " WHERE (e.boot, e.session) <= (EXCLUDED.boot, EXCLUDED.session)",
+        {
+            "edge": edge,
+            "kind": kind,
+            "boot": boot,
+            "session": session,
+            "version": config_version,
+            "at": born_at,
+        },
+    )
+    return cursor.rowcount == 1
+
+
+async def mark_dead(conn: psycopg.AsyncConnection, *, edge: str, boot: int, session: int) -> bool:
+    """Note an edge's death; False when another session lives by now."""
+    cursor = await conn.execute(
+        "UPDATE meter_gateway.edge SET online = false WHERE edge = %s AND boot = %s AND session = %s",
+        (edge, boot, session),
+    )
+    return cursor.rowcount == 1
+
+
+async def mark_seen(conn: psycopg.AsyncConnection, edges: Sequence[str], seen_at: datetime) -> None:
+    """Note that these edges spoke."""
+    await conn.execute(
+        "UPDATE meter_gateway.edge SET last_seen_at = %s WHERE edge = ANY(%s)"
+        " AND (last_seen_at IS NULL OR last_seen_at < %s)",
+        (seen_at, sorted(edges), seen_at),
+    )
+
+
+async def delete_old_messages(conn: psycopg.AsyncConnection, before: datetime, *, limit: int) -> int:
+    """Forget ledger entries from before an instant, at most `limit`; returns how many went."""
+    cursor = await conn.execute(
+        "DELETE FROM meter_gateway.edge_message WHERE (edge, boot, seq) IN"
+        " (SELECT edge, boot, seq FROM meter_gateway.edge_message WHERE received_at < %s LIMIT %s)",
+        (before, limit),
+    )
+    return cursor.rowcount

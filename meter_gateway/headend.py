@@ -1,0 +1,77 @@
+"""The headend role: stores what edges say, sends what the house orders, and outlives both neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from datetime import UTC, datetime
+from typing import Final
+
+from psycopg_pool import AsyncConnectionPool
+
+from meter_gateway.dispatch import Dispatch
+from meter_gateway.ingest import Ingest
+from meter_gateway.mqtt_link import MqttLink
+from meter_gateway.topics import SHARED_UPLINKS
+
+log = logging.getLogger(__name__)
+
+# Ingest, dispatch, and one to spare.
+POOL_SIZE: Final = 3
+# How long a task waits for a connection before it says that the database is away.
+POOL_WAIT_S: Final = 5.0
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def run(*, database_url: str, mqtt_url: str, name: str) -> None:
+    """Serve until SIGTERM or SIGINT. `name` is the fixed MQTT client id: one running headend each."""
+    stop = stop_on_signals()
+    pool = AsyncConnectionPool(
+        database_url,
+        min_size=1,
+        max_size=POOL_SIZE,
+        timeout=POOL_WAIT_S,
+        # Short, or a database that was away for a minute would be found again only after minutes.
+        reconnect_timeout=30,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+        name=name,
+    )
+    link = MqttLink(mqtt_url, client_id=f"raseed-{name}", subscriptions=[SHARED_UPLINKS])
+    await pool.open()
+    dispatch = Dispatch(pool, link, clock=_now)
+    ingest = Ingest(pool, link, clock=_now, on_births=dispatch.take_births)
+    await link.start()
+    tasks = [
+        asyncio.create_task(ingest.run(), name="ingest"),
+        asyncio.create_task(dispatch.run(), name="dispatch"),
+        asyncio.create_task(dispatch.listen(database_url), name="listen"),
+    ]
+    stopped = asyncio.create_task(stop.wait())
+    log.info("%s is up", name)
+    try:
+        done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task is not stopped:
+                # A task that ends is a fault: the role ends with it, and whoever runs it starts it again.
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await link.stop()
+        await pool.close()
+        log.info("%s is down", name)

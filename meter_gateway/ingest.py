@@ -1,0 +1,317 @@
+"""From MQTT to the database: batches are stored once, then acknowledged, then receipted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from meter_gateway import command, edge_store, event_store, projection, reading_store, state_store, validation
+from meter_gateway.command_state import CommandEvent
+from meter_gateway.edge_store import SpokenMeter
+from meter_gateway.errors import CommandNotFound
+from meter_gateway.event_store import DeadLetter, NewEvent
+from meter_gateway.message_key import instant, make_ranges, message_key
+from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, MqttLink
+from meter_gateway.projection import Told
+from meter_gateway.reading_store import StoredReading
+from meter_gateway.topics import (
+    MAX_RANGES,
+    Birth,
+    Death,
+    Event,
+    PoisonMessage,
+    Progress,
+    Reading,
+    Receipt,
+    Uplink,
+    decode_up,
+    down_topic,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+# Measured: above 500 a batch gains nothing, and 50 ms is not felt by anybody.
+BATCH: Final = 500
+LINGER_S: Final = 0.05
+# While the database is away, the batch waits and with it the queue, which is bounded.
+RETRY_MIN_S: Final = 0.2
+RETRY_MAX_S: Final = 5.0
+# A receipt that finds nobody within this time is useless: the edge sends again and gets another.
+RECEIPT_EXPIRY_S: Final = 60
+
+# Faults that lie in a message, not in the database's health: such a message is parked.
+_FAULTS: Final = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+Key = tuple[str, int, int]
+
+
+@dataclass(slots=True)
+class Stored:
+    """What to say after the commit."""
+
+    receipts: set[Key] = field(default_factory=set)
+    births: list[Birth] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Sorted:
+    letters: list[DeadLetter] = field(default_factory=list)
+    lives: list[Birth | Death] = field(default_factory=list)
+    uplinks: dict[Key, tuple[str, Uplink]] = field(default_factory=dict)
+    receipts: set[Key] = field(default_factory=set)
+
+
+def sort_messages(messages: Iterable[tuple[str, bytes]]) -> _Sorted:
+    """Decode (topic, payload) pairs; what cannot be read becomes a dead letter, receipted if it names itself."""
+    found = _Sorted()
+    for topic, payload in messages:
+        try:
+            message = decode_up(topic, payload)
+        except PoisonMessage as error:
+            found.letters.append(DeadLetter(topic, payload, str(error)))
+            key = message_key(topic, payload)
+            if key is not None:
+                # Otherwise its edge would send it again for ever.
+                found.receipts.add(key)
+            continue
+        if isinstance(message, Uplink):
+            found.uplinks.setdefault((message.edge, message.boot, message.seq), (topic, message))
+        else:
+            found.lives.append(message)
+    return found
+
+
+async def store_batch(
+    conn: psycopg.AsyncConnection, messages: Sequence[tuple[str, bytes]], now: datetime
+) -> Stored:
+    """Store a batch of (topic, payload) in the caller's transaction and say what to answer."""
+    batch = sort_messages(messages)
+    stored = Stored(receipts=batch.receipts | batch.uplinks.keys())
+    for life in batch.lives:
+        await _store_life(conn, life, stored, batch.letters, now)
+    if batch.uplinks:
+        fresh = await edge_store.insert_messages(conn, list(batch.uplinks), now)
+        await _store_records(
+            conn, [batch.uplinks[key] for key in batch.uplinks if key in fresh], now, batch.letters
+        )
+        await edge_store.mark_seen(conn, list({key[0] for key in batch.uplinks}), now)
+    await event_store.insert_dead_letters(conn, batch.letters)
+    return stored
+
+
+async def _store_life(
+    conn: psycopg.AsyncConnection,
+    life: Birth | Death,
+    stored: Stored,
+    letters: list[DeadLetter],
+    now: datetime,
+) -> None:
+    if isinstance(life, Death):
+        if await edge_store.mark_dead(conn, edge=life.edge, boot=life.boot, session=life.session):
+            await state_store.mark_meters_of_edge(conn, life.edge, now, link_up=False)
+        return
+    if not await edge_store.is_known_edge(conn, life.edge, life.kind):
+        letters.append(DeadLetter("birth", encode(life), f"no {life.kind} is called {life.edge}"))
+        return
+    is_new = await edge_store.mark_born(
+        conn,
+        edge=life.edge,
+        kind=life.kind,
+        boot=life.boot,
+        session=life.session,
+        config_version=life.config_version,
+        born_at=now,
+    )
+    if is_new:
+        stored.births.append(life)
+        if life.kind == "meter":
+            await state_store.mark_meters_of_edge(conn, life.edge, now, link_up=True)
+
+
+class _Records:
+    """Sorts the records of one batch into rows, meter by meter, in the order of time."""
+
+    def __init__(self, meters: dict[str, SpokenMeter], now: datetime, letters: list[DeadLetter]) -> None:
+        self.meters = meters
+        self.now = now
+        self.letters = letters
+        self.readings: list[StoredReading] = []
+        self.events: list[NewEvent] = []
+        self.progress: list[tuple[str, SpokenMeter, Progress]] = []
+        self.told: list[Told] = []
+        self.known = {
+            meter.id: validation.KnownCounter(meter.counter_at, meter.counter)
+            for meter in meters.values()
+            if meter.counter is not None and meter.counter_at is not None
+        }
+
+    def take(self, topic: str, uplink: Uplink) -> None:
+        for record in sorted(uplink.records, key=lambda one: one.at):
+            meter = self.meters.get(record.meter)
+            if meter is None or not meter.is_spoken_by(uplink.edge):
+                self._refuse(
+                    topic, record, "no such meter" if meter is None else f"not a meter of {uplink.edge}"
+                )
+            elif isinstance(record, Reading):
+                self._take_reading(topic, meter, record, live=not uplink.historical)
+            else:
+                self._take_happening(topic, uplink, meter, record)
+
+    def _refuse(self, topic: str, record: Reading | Event | Progress, reason: str) -> None:
+        self.letters.append(DeadLetter(topic, msgspec.json.encode(record), reason))
+
+    def _take_reading(self, topic: str, meter: SpokenMeter, record: Reading, *, live: bool) -> None:
+        at = instant(record.at)
+        reason = validation.refusal(record.channel, at, record.value, now=self.now)
+        if reason is not None:
+            self._refuse(topic, record, reason)
+            return
+        believed = record.quality != "suspect"
+        if record.channel == "counter" and believed:
+            known = self.known.get(meter.id)
+            believed = not validation.counter_is_suspect(known, at, record.value, meter.commodity)
+            if believed and (known is None or at >= known.at):
+                self.known[meter.id] = validation.KnownCounter(at, record.value)
+        quality = record.quality if believed else "suspect"
+        self.readings.append(StoredReading(meter.id, record.channel, at, record.value, quality))
+        self.told.append(Told(meter.id, at, record, believed, live))
+
+    def _take_happening(
+        self, topic: str, uplink: Uplink, meter: SpokenMeter, record: Event | Progress
+    ) -> None:
+        at, detail = instant(record.at), record.detail
+        if not self.now - validation.OLDEST <= at <= self.now + validation.NEWEST:
+            # A broken clock must not cost us a token's answer: our own time stands in, theirs is kept.
+            at, detail = self.now, {**detail, "reported_at": record.at}
+        if isinstance(record, Event):
+            self.events.append(NewEvent(meter.id, uplink.edge, record.code, at, detail))
+        else:
+            self.progress.append((topic, meter, record))
+        self.told.append(Told(meter.id, at, record, believed=True, live=not uplink.historical))
+
+
+async def _store_records(
+    conn: psycopg.AsyncConnection,
+    uplinks: Sequence[tuple[str, Uplink]],
+    now: datetime,
+    letters: list[DeadLetter],
+) -> None:
+    drns = sorted({record.meter for _, uplink in uplinks for record in uplink.records})
+    if not drns:
+        return
+    rows = _Records(await edge_store.list_spoken_meters(conn, drns), now, letters)
+    for topic, uplink in sorted(uplinks, key=lambda one: (one[1].boot, one[1].seq)):
+        rows.take(topic, uplink)
+    await reading_store.insert_readings(conn, rows.readings)
+    await event_store.insert_events(conn, rows.events)
+    # Rows are locked in one order, commands before meter states, whoever else stores at the same time.
+    for topic, meter, record in sorted(rows.progress, key=lambda one: (one[2].command, one[2].at)):
+        try:
+            await command.apply_event(
+                conn,
+                record.command,
+                CommandEvent(record.state),
+                meter_id=meter.id,
+                at=instant(record.at),
+                detail=record.detail,
+            )
+        except CommandNotFound as error:
+            letters.append(DeadLetter(topic, msgspec.json.encode(record), str(error)))
+    await state_store.apply_patches(conn, list(projection.fold(rows.told, now).values()))
+
+
+class Ingest:
+    """Takes messages off a link, stores them, acknowledges after the commit, then sends receipts."""
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool,
+        link: MqttLink,
+        *,
+        clock: Callable[[], datetime],
+        on_births: Callable[[Sequence[Birth]], None],
+    ) -> None:
+        self._pool = pool
+        self._link = link
+        self._clock = clock
+        self._on_births = on_births
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            events = await self._link.next_batch(BATCH, LINGER_S)
+            batch = [event for event in events if isinstance(event, Incoming)]
+            for event in events:
+                if isinstance(event, Connected | Disconnected):
+                    log.debug("link: %s", event)
+            if not batch:
+                continue
+            stored = await self._store(batch)
+            for message in batch:
+                self._link.ack(message)
+            self._send_receipts(stored.receipts)
+            self._on_births(stored.births)
+
+    async def _store(self, batch: Sequence[Incoming]) -> Stored:
+        """Store, waiting for the database as long as it takes; the queue behind us is bounded."""
+        wait = 0.0
+        while True:
+            try:
+                stored = await self._store_once(batch)
+            except (psycopg.Error, PoolTimeout) as error:
+                if not wait:
+                    log.warning("database is away, %d messages wait: %s", len(batch), type(error).__name__)
+                wait = min(max(RETRY_MIN_S, 2 * wait), RETRY_MAX_S)
+                await asyncio.sleep(wait)
+            else:
+                if wait:
+                    log.info("database is back")
+                return stored
+
+    async def _store_once(self, batch: Sequence[Incoming]) -> Stored:
+        pairs = [(message.topic, message.payload) for message in batch]
+        try:
+            async with self._pool.connection() as conn:
+                return await store_batch(conn, pairs, self._clock())
+        except _FAULTS as error:
+            # The database refuses something in the batch: one by one, so that only the culprit is parked.
+            log.warning("batch of %d refused: %s", len(batch), type(error).__name__)
+        return await self._store_singly(pairs)
+
+    async def _store_singly(self, pairs: Sequence[tuple[str, bytes]]) -> Stored:
+        total = Stored()
+        for pair in pairs:
+            try:
+                async with self._pool.connection() as conn:
+                    stored = await store_batch(conn, [pair], self._clock())
+            except _FAULTS as error:
+                reason = f"cannot be stored: {type(error).__name__}"
+                async with self._pool.connection() as conn:
+                    await event_store.insert_dead_letters(conn, [DeadLetter(*pair, reason)])
+                key = message_key(*pair)
+                stored = Stored(receipts=set() if key is None else {key})
+            total.receipts |= stored.receipts
+            total.births += stored.births
+        return total
+
+    def _send_receipts(self, keys: Iterable[Key]) -> None:
+        for (edge, boot), ranges in make_ranges(keys).items():
+            for start in range(0, len(ranges), MAX_RANGES):
+                receipt = Receipt(boot, ranges[start : start + MAX_RANGES])
+                self._link.publish(down_topic(edge, Receipt), encode(receipt), expiry_s=RECEIPT_EXPIRY_S)

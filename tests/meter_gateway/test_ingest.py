@@ -1,0 +1,246 @@
+import json
+from datetime import timedelta
+
+import pytest
+
+from meter_gateway import command, command_store, edge_store, meter_store
+from meter_gateway.ingest import sort_messages, store_batch
+from meter_gateway.message_key import make_ranges, to_millis
+from meter_gateway.topics import Birth, Death, Event, Progress, Reading, Uplink, encode, up_topic
+from tests.meter_gateway.places import NOW, make_modbus_meter, make_mqtt_meter, make_site
+
+DRN = "06000000011"
+
+
+def ms(seconds=0.0):
+    return to_millis(NOW + timedelta(seconds=seconds))
+
+
+def uplink(*records, edge=DRN, seq=1, boot=1, historical=False):
+    return up_topic(edge, Uplink), encode(Uplink(edge, boot, seq, ms(), list(records), historical=historical))
+
+
+async def rows(conn, query, *values):
+    return await (await conn.execute(query, values)).fetchall()
+
+
+async def letters(conn):
+    return [row[0] for row in await rows(conn, "SELECT reason FROM meter_gateway.dead_letter ORDER BY id")]
+
+
+async def test_a_batch_is_stored_once_and_receipted_twice(conn):
+    meter = await make_mqtt_meter(conn)
+    message = uplink(Reading(DRN, "credit", ms(), 5000), Reading(DRN, "counter", ms(), 70_000))
+    for _ in range(2):
+        stored = await store_batch(conn, [message, message], NOW)
+        assert make_ranges(stored.receipts) == {(DRN, 1): [(1, 1)]}
+    assert await rows(conn, "SELECT channel, value, quality FROM meter_gateway.reading ORDER BY channel") == [
+        ("counter", 70_000, "valid"),
+        ("credit", 5000, "valid"),
+    ]
+    state = await meter_store.find_state(conn, meter.id)
+    assert (state.credit, state.counter, state.link_up, state.supply_on) == (5000, 70_000, True, True)
+    assert await letters(conn) == []
+
+
+async def test_same_reading_other_value_is_kept_beside(conn):
+    await make_mqtt_meter(conn)
+    await store_batch(conn, [uplink(Reading(DRN, "credit", ms(), 5))], NOW)
+    await store_batch(conn, [uplink(Reading(DRN, "credit", ms(), 5), seq=2)], NOW)
+    await store_batch(conn, [uplink(Reading(DRN, "credit", ms(), 6), seq=3)], NOW)
+    assert await rows(conn, "SELECT value, kept_value FROM meter_gateway.reading_conflict") == [(6, 5)]
+    assert await rows(conn, "SELECT value FROM meter_gateway.reading") == [(5,)]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (Reading("06000000099", "credit", ms(), 1), "no such meter"),
+        (Reading("06000000029", "credit", ms(), 1), "not a meter of"),
+        (Reading(DRN, "credit", ms(-31 * 86400), 1), "older than 30 days"),
+        (Reading(DRN, "credit", ms(301), 1), "from the future"),
+        (Reading(DRN, "relay", ms(), 7), "relay outside"),
+        (Progress(4711, DRN, "VERIFIED", ms()), "no command 4711"),
+    ],
+)
+async def test_what_cannot_be_stored_is_parked_with_its_reason(conn, record, reason):
+    await make_mqtt_meter(conn)
+    _, bus_id = await make_site(conn)
+    await make_modbus_meter(conn, bus_id)
+    good = Reading(DRN, "credit", ms(1), 9)
+    stored = await store_batch(conn, [uplink(record, good)], NOW)
+    assert stored.receipts == {(DRN, 1, 1)}, "the edge must not send it for ever"
+    assert [letter for letter in await letters(conn) if reason in letter]
+    assert await rows(conn, "SELECT value FROM meter_gateway.reading") == [(9,)]
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "receipts"),
+    [
+        ("rsd/1/up/x/data", b"not json", set()),
+        ("rsd/1/up/x/data", b"\xff\xfe", set()),
+        ("rsd/1/up/x/data", b"[" * 5000, set()),
+        ("rsd/1/up/x/nonsense", b"{}", set()),
+        ("something/else", b"{}", set()),
+        (
+            "rsd/1/up/x/data",
+            json.dumps({"edge": "x", "boot": 1, "seq": 7, "records": 3}).encode(),
+            {("x", 1, 7)},
+        ),
+        ("rsd/1/up/y/data", json.dumps({"edge": "x", "boot": 1, "seq": 7, "records": 3}).encode(), set()),
+    ],
+)
+async def test_poison_is_parked(conn, topic, payload, receipts):
+    stored = await store_batch(conn, [(topic, payload)], NOW)
+    assert stored.receipts == receipts
+    assert await rows(conn, "SELECT topic, payload FROM meter_gateway.dead_letter") == [(topic, payload)]
+
+
+async def test_late_readings_do_not_turn_the_state_back(conn):
+    meter = await make_mqtt_meter(conn)
+    await store_batch(conn, [uplink(Reading(DRN, "credit", ms(), 100))], NOW)
+    late = [Reading(DRN, "credit", ms(-60), 500), Event(DRN, "3.26.0.85", ms(-60))]
+    await store_batch(conn, [uplink(*late, seq=2, historical=True)], NOW)
+    state = await meter_store.find_state(conn, meter.id)
+    assert (state.credit, state.supply_on, state.link_up) == (100, True, True)
+
+
+async def test_counter_that_falls_or_leaps_is_suspect_and_not_built_upon(conn):
+    meter = await make_mqtt_meter(conn)
+    values = [(0, 1_000_000), (30, 1_000_010), (60, 0), (90, 90_000_000), (120, 1_000_020)]
+    for seq, (second, value) in enumerate(values):
+        await store_batch(conn, [uplink(Reading(DRN, "counter", ms(second), value), seq=seq)], NOW)
+    found = await rows(conn, "SELECT value, quality FROM meter_gateway.reading ORDER BY occurred_at")
+    assert found == [
+        (1_000_000, "valid"),
+        (1_000_010, "valid"),
+        (0, "suspect"),
+        (90_000_000, "suspect"),
+        (1_000_020, "valid"),
+    ]
+    assert (await meter_store.find_state(conn, meter.id)).counter == 1_000_020
+
+
+async def test_birth_death_and_the_late_death_of_an_older_session(conn):
+    meter = await make_mqtt_meter(conn)
+
+    def birth(session, boot=1):
+        return up_topic(DRN, Birth), encode(Birth(DRN, "meter", boot, session, ms()))
+
+    def death(session, boot=1):
+        return up_topic(DRN, Death), encode(Death(DRN, boot, session))
+
+    async def online():
+        return (await rows(conn, "SELECT online FROM meter_gateway.edge"))[0][0]
+
+    stored = await store_batch(conn, [birth(1)], NOW)
+    assert [one.edge for one in stored.births] == [DRN]
+    await store_batch(conn, [birth(2), death(1)], NOW)
+    assert await online()
+    assert (await store_batch(conn, [birth(1)], NOW)).births == [], "an old birth is no birth"
+    await store_batch(conn, [death(2)], NOW)
+    assert not await online()
+    assert not (await meter_store.find_state(conn, meter.id)).link_up
+    await store_batch(conn, [birth(1, boot=2)], NOW + timedelta(seconds=1))
+    assert await online()
+    assert (await meter_store.find_state(conn, meter.id)).link_up
+
+
+async def test_birth_of_a_stranger_is_parked(conn):
+    topic, payload = up_topic("stranger", Birth), encode(Birth("stranger", "gateway", 1, 1, ms()))
+    assert (await store_batch(conn, [(topic, payload)], NOW)).births == []
+    assert await letters(conn) == ["no gateway is called stranger"]
+
+
+async def test_events_tell_supply_tamper_relay_and_token(conn):
+    meter = await make_mqtt_meter(conn)
+    await store_batch(
+        conn,
+        [
+            uplink(
+                Event(
+                    DRN,
+                    "raseed.token",
+                    ms(1),
+                    {"tid": 5, "result": "ACCEPT", "carrier": "keypad", "credit": 42},
+                ),
+                Event(DRN, "raseed.relay", ms(2), {"relay": 0, "reason": "no_credit", "load": 0}),
+                Event(DRN, "3.12.0.257", ms(3), {"active": True}),
+                Event(DRN, "3.26.0.85", ms(4)),
+            )
+        ],
+        NOW,
+    )
+    state = await meter_store.find_state(conn, meter.id)
+    assert (state.credit, state.relay, state.relay_reason, state.tamper) == (42, 0, "no_credit", True)
+    assert (state.supply_on, state.link_up) == (False, False)
+    later = NOW + timedelta(seconds=10)
+    await store_batch(conn, [uplink(Event(DRN, "3.26.0.216", ms(9)), seq=2)], later)
+    state = await meter_store.find_state(conn, meter.id)
+    assert (state.supply_on, state.link_up, state.last_seen_at) == (True, True, later)
+
+
+async def test_event_with_a_broken_clock_is_stored_with_ours(conn):
+    await make_mqtt_meter(conn)
+    await store_batch(conn, [uplink(Event(DRN, "raseed.token", 5000, {"result": "ACCEPT"}))], NOW)
+    assert await rows(conn, "SELECT occurred_at, detail FROM meter_gateway.meter_event") == [
+        (NOW, {"result": "ACCEPT", "reported_at": 5000})
+    ]
+
+
+async def test_progress_settles_a_command_and_tells_the_state(conn):
+    meter = await make_mqtt_meter(conn)
+    order = await command.order_command(
+        conn,
+        meter_id=meter.id,
+        kind="relay_open",
+        idempotency_key="k",
+        requested_by="t",
+        now=NOW,
+        expires_at=NOW + timedelta(hours=1),
+    )
+    final = {"result": "DONE", "credit": 7, "relay": 0, "load": 0}
+    message = uplink(
+        Progress(order.id, DRN, "ACCEPTED", ms(1)),
+        Progress(order.id, DRN, "WRITTEN", ms(2)),
+        Progress(order.id, DRN, "VERIFIED", ms(3), final),
+    )
+    await store_batch(conn, [message], NOW)
+    settled = await command_store.get_command(conn, order.id)
+    assert (settled.state, settled.result) == ("VERIFIED", final)
+    assert (await meter_store.find_state(conn, meter.id)).relay == 0
+    await store_batch(conn, [uplink(Progress(order.id, DRN, "REJECTED", ms(4)), seq=2)], NOW)
+    assert (await command_store.get_command(conn, order.id)).state == "VERIFIED"
+
+
+async def test_gateway_speaks_for_its_meters_only_and_its_death_says_nothing_of_supply(conn):
+    _, bus_id = await make_site(conn)
+    meter = await make_modbus_meter(conn, bus_id)
+    record = Reading(meter.drn, "credit", ms(), 3)
+    await store_batch(
+        conn,
+        [
+            (up_topic("site-1", Birth), encode(Birth("site-1", "gateway", 1, 1, ms()))),
+            uplink(record, edge="site-1"),
+            uplink(record, edge="site-2"),
+        ],
+        NOW,
+    )
+    assert await letters(conn) == ["not a meter of site-2"]
+    later = NOW + timedelta(seconds=5)
+    await store_batch(conn, [(up_topic("site-1", Death), encode(Death("site-1", 1, 1)))], later)
+    state = await meter_store.find_state(conn, meter.id)
+    assert (state.link_up, state.supply_on) == (False, True)
+
+
+def test_a_message_twice_in_a_batch_counts_once():
+    message = uplink(Reading(DRN, "credit", ms(), 1))
+    assert len(sort_messages([message, message]).uplinks) == 1
+
+
+async def test_old_ledger_entries_are_forgotten_in_slices(conn):
+    keys = [("e", 1, seq) for seq in range(5)]
+    assert await edge_store.insert_messages(conn, keys, NOW) == set(keys)
+    assert await edge_store.insert_messages(conn, keys, NOW) == set()
+    assert await edge_store.delete_old_messages(conn, NOW, limit=3) == 0
+    assert await edge_store.delete_old_messages(conn, NOW + timedelta(days=1), limit=3) == 3
