@@ -209,7 +209,8 @@ CREATE VIEW v_balance AS
   SELECT account, customer_id, sum(amount_minor)::bigint AS balance_minor FROM posting GROUP BY account, customer_id;
 CREATE VIEW v_customer AS SELECT id, code, name_en, name_ar, phone, language FROM customer;
 CREATE VIEW v_agreement AS
-  SELECT a.id AS customer_agreement_id, a.customer_id, a.usage_point_id, a.tariff_code, m.meter_id, m.drn, m.commodity
+  SELECT a.id AS customer_agreement_id, a.customer_id, a.usage_point_id, a.tariff_code, m.meter_id, m.drn, m.commodity,
+         a.valid_from
     FROM customer_agreement a JOIN meter_gateway.v_meter m ON m.usage_point_id = a.usage_point_id
    WHERE a.valid_to IS NULL;
 CREATE VIEW v_sale AS
