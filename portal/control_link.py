@@ -55,6 +55,7 @@ class Face(msgspec.Struct, frozen=True):
     network_node: str | None = None
     locked_until_ms: int | None = None
     last_token_result: str | None = None
+    online: bool | None = None  # whether the broker knows an MQTT meter; None for the others
 
     @property
     def flows(self) -> bool:
@@ -100,6 +101,10 @@ class ControlLink:
         """Type digits at a meter. Raises NotInTown, MeterDark, SimulatorUnavailable."""
         path = f"/meters/{quote(drn, safe='')}/keypad"
         return _read(await self._ask("POST", path, {"digits": digits[:MAX_TYPED]}), KeypadAnswer)
+
+    async def press_button(self, drn: str) -> None:
+        """Press the button of a meter that waits for it. Raises NotInTown, MeterDark, SimulatorUnavailable."""
+        await self._ask("POST", f"/meters/{quote(drn, safe='')}/button", {})
 
     async def set_power(self, node: str, *, on: bool) -> None:
         """Cut or restore all that a node feeds. Raises NotInTown, SimulatorUnavailable."""

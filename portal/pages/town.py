@@ -15,7 +15,7 @@ from portal.access import NotFound, find_viewer
 from portal.control_link import ControlLink, Face, MeterDark, NotInTown, SimulatorUnavailable
 from portal.formats import latin_digits
 from portal.i18n import msg
-from portal.pages.render import language_of, page, redirect
+from portal.pages.render import FlashKind, language_of, page, redirect
 from portal.runtime import runtime_of
 from portal.sale import Outcome, Progress, Stage
 from portal.town_store import NodeRow, PlaceRow
@@ -232,6 +232,23 @@ async def press_keypad(
         return await _meter(request, drn, digits=typed)
     words = RESULT_WORDS.get(answer.result.lower(), OTHER_RESULT)
     return await _meter(request, drn, answer=answer, words=_(words), entered=typed)
+
+
+@router.post("/demo/meters/{drn}/button")
+async def press_button(request: Request, drn: str) -> Response:
+    """A hand at the meter: closes a relay that is ready for reconnection."""
+    _ = language_of(request)._
+    try:
+        await _link(request).press_button(drn)
+    except NotInTown:
+        raise NotFound from None
+    except MeterDark:
+        flash: tuple[FlashKind, str] = ("error", _("The meter has no power: nobody can type at it now."))
+    except SimulatorUnavailable:
+        flash = ("error", _("The simulated meters do not answer."))
+    else:
+        flash = ("ok", _("The button was pressed."))
+    return redirect(request, f"/demo/meters/{drn}", flash=flash)
 
 
 def _typed(digits: str) -> str:

@@ -62,6 +62,9 @@ class Street:
                     "display": display(state, self.now_ms),
                     "credit": state.credit,
                 }
+            case "POST", ["meters", drn, "button"] if drn in self.states:
+                self.states[drn], _ = rules.press_button(self.states[drn], self.now_ms)
+                return 200, self.face(drn)
             case "GET", ["network"]:
                 return 200, [{"code": node.code, "on": node.code not in self.off} for node in self.town.nodes]
             case "POST", ["network", code, "power"] if code in self.town.node_by_code:

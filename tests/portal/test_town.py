@@ -15,6 +15,7 @@ import pytest
 from psycopg import sql
 
 import raseed.seed
+from firmware_sim import meter as rules
 from firmware_sim.town import build_town
 from portal import town_store
 from portal.app import make_app
@@ -172,6 +173,20 @@ async def test_a_cut_transformer_darkens_its_meters_and_comes_back(
     assert "branch-dead" not in (await browser.get("/town")).text
 
 
+async def test_a_meter_that_waits_for_a_hand_gets_one(browser: httpx.AsyncClient, street: Street) -> None:
+    meter = next(m for m in street.town.installed if street.states[m.drn].hand_closes and m.initial_credit)
+    path = f"/demo/meters/{meter.drn}"
+    state = street.states[meter.drn]
+    for number, order in enumerate(("relay_open", "relay_close"), 1):
+        state, _, _ = rules.run_command(state, number, order, "", street.now_ms)
+    street.states[meter.drn] = state
+    assert "Press the button" in (await browser.get(f"{path}?lang=en")).text
+    done = await send(browser, f"{path}/button?lang=en", of=path)
+    assert "The button was pressed." in done.text
+    assert street.states[meter.drn].relay == 1
+    assert "Press the button" not in done.text
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "status"),
     [
@@ -179,6 +194,7 @@ async def test_a_cut_transformer_darkens_its_meters_and_comes_back(
         ("/demo/network/TX-1/power", {"power": "maybe"}, 422),
         ("/demo/network/TX-1/power", {}, 422),
         ("/demo/meters/00000000000/keypad", {"digits": WRONG}, 404),
+        ("/demo/meters/00000000000/button", {}, 404),
         ("/demo/meters/x/keypad", {"digits": "1" * 201}, 422),
     ],
 )

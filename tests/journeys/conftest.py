@@ -1,0 +1,23 @@
+"""The town that all journeys walk through, and the browser that they walk with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browsing import open_chromium
+from tests.demo_town import DemoTown, demo_town
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with open_chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def town(browser: Browser) -> DemoTown:
+    """A whole demo; asked for after the browser, so that it is not started where there is none."""
+    return demo_town()

@@ -1,0 +1,173 @@
+"""Every page that a link leads to, in both languages, on a phone and on a desk."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from babel.messages.pofile import read_po
+from playwright.sync_api import Browser, Page
+
+from tests.browsing import DESK, PHONE, axe_findings, scrolls_sideways, visit
+from tests.demo_town import DemoTown
+
+pytestmark = [pytest.mark.demo, pytest.mark.browser]
+
+LOCALE = Path(__file__).resolve().parents[2] / "portal" / "locale" / "ar"
+PERSONAS = ("nobody", "subscriber", "agent", "engineer")
+STARTS = {
+    "nobody": ("/", "/sign-in", "/sign-in/staff", "/demo/sms", "/no-such-page"),
+    "subscriber": ("/my", "/my/tickets"),
+    "agent": ("/desk", "/desk/tickets", "/desk/outages"),
+    "engineer": ("/field",),
+}
+MAX_OF_A_KIND = 1  # one meter page is like the next
+MAX_PAGES = 40  # of one persona: a page that links to ever new kinds would walk for ever
+# What stands in an address where a number, an id or a code is.
+VARIABLE = re.compile(
+    r"/(?:\d+|[0-9a-f]{8}-[0-9a-f-]{27}|[A-Z]{1,3}-?[A-Z0-9-]*\d[A-Z0-9-]*|R\d\d-\d+-\w)(?=/|$)"
+)
+NOT_PAGES = re.compile(
+    r"^/(static|webhooks|health|ready)(/|$)|\.(pdf|csv|png|jpg|svg|json)$|/receipt\b|/attachments?/"
+)
+
+# The text that a person reads, but for what says itself that it is in another language or is a code.
+READ = """
+(other) => {
+  const found = [];
+  const foreign = `[lang="${other}"], code, .mono, script, style, bdi[dir="ltr"], time`;
+  const walk = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const text = walk.currentNode.data.replace(/\\s+/g, ' ').trim();
+    if (text && !walk.currentNode.parentElement.closest(foreign)) found.push(text);
+  }
+  for (const element of document.querySelectorAll('[aria-label], [placeholder], [title], [alt]'))
+    if (!element.closest(foreign))
+      for (const name of ['aria-label', 'placeholder', 'title', 'alt'])
+        if (element.getAttribute(name)) found.push(element.getAttribute(name));
+  return found;
+}
+"""
+ARABIC = re.compile(r"[\u0600-\u06ff]")
+# Two English words in a row; single ones are names of units, protocols and makers.
+ENGLISH = re.compile(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}")
+
+
+@cache
+def english_sentences() -> frozenset[str]:
+    """Every message of the catalogues that has nothing to fill in."""
+    found = set()
+    for path in LOCALE.glob("*.po"):
+        with path.open("rb") as source:
+            for message in read_po(source, locale="ar"):
+                ids = message.id if isinstance(message.id, (list, tuple)) else [message.id]
+                found |= {text for text in ids if text and "%" not in text and "{" not in text}
+    return frozenset(found)
+
+
+def untranslated(texts: list[str], language: str) -> list[str]:
+    """Texts of a page that are in the wrong language."""
+    if language == "en":
+        return [text for text in texts if ARABIC.search(text)]
+    return [text for text in texts if text in english_sentences() or ENGLISH.search(text)]
+
+
+def kind_of(path: str) -> str:
+    """An address without what varies, so that a hundred meters are one kind of page."""
+    return VARIABLE.sub("/*", path)
+
+
+def sign_in(page: Page, persona: str) -> None:
+    if persona == "nobody":
+        return
+    page.goto("/")
+    page.locator(f'form[action="/demo/sign-in/{persona}"]').first.locator("button").click()
+    page.wait_for_url(lambda address: urlsplit(address).path not in ("/", "/town"))
+
+
+def links_of(page: Page) -> list[str]:
+    addresses = page.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
+    host = urlsplit(page.url).netloc
+    return [urlsplit(a).path for a in addresses if urlsplit(a).netloc == host]
+
+
+@pytest.fixture(scope="session")
+def maps(browser: Browser, town: DemoTown) -> dict[str, list[str]]:
+    """For each persona the addresses to look at: one of each kind that a link leads to."""
+    found = {}
+    for persona in PERSONAS:
+        with visit(browser, town.url, language="en", size=DESK) as page:
+            sign_in(page, persona)
+            found[persona] = list(walk(page, STARTS[persona]))
+    return found
+
+
+def walk(page: Page, starts: tuple[str, ...]) -> Iterator[str]:
+    """Follow links breadth first from the starts."""
+    waiting, kinds, given = list(starts), defaultdict(int), 0
+    for path in waiting:  # grows while it is walked
+        if kinds[kind_of(path)] >= MAX_OF_A_KIND or NOT_PAGES.search(path):
+            continue
+        kinds[kind_of(path)] += 1
+        answer = page.goto(path)
+        assert answer is not None
+        assert answer.status < 500, f"{path} answers {answer.status}"
+        if path not in starts:
+            assert answer.status == 200, f"a link leads to {path}, which answers {answer.status}"
+        given += 1
+        assert given <= MAX_PAGES, f"over {MAX_PAGES} kinds of pages: {sorted(kinds)}"
+        yield path
+        waiting += links_of(page)
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["390", "1280"])
+@pytest.mark.parametrize("language", ["ar", "en"])
+@pytest.mark.parametrize("persona", PERSONAS)
+def test_every_page_is_sound(
+    browser: Browser,
+    town: DemoTown,
+    maps: dict[str, list[str]],
+    persona: str,
+    language: str,
+    size: dict[str, int],
+) -> None:
+    faults = []
+    with visit(browser, town.url, language=language, size=size) as page:
+        sign_in(page, persona)
+        for path in maps[persona]:
+            page.goto(path)
+            html = page.locator("html")
+            spoken = (html.get_attribute("lang"), html.get_attribute("dir"))
+            if spoken != ((language, "rtl") if language == "ar" else (language, "ltr")):
+                faults.append(f"{path}: lang and dir are {spoken}")
+            if (wider := scrolls_sideways(page)) > 0:
+                faults.append(f"{path}: {wider} pixels wider than the window")
+            other = "en" if language == "ar" else "ar"
+            faults += [
+                f"{path}: untranslated {text!r}"
+                for text in untranslated(page.evaluate(READ, other), language)
+            ]
+            faults += [f"{path}: {finding}" for finding in axe_findings(page)]
+    assert not faults, "\n".join(sorted(set(faults)))
+
+
+def test_every_persona_has_pages_of_its_own(maps: dict[str, list[str]]) -> None:
+    for persona, least in (("nobody", 5), ("subscriber", 5), ("agent", 5), ("engineer", 3)):
+        assert len(maps[persona]) >= least, (persona, maps[persona])
+
+
+def test_the_look_over_sees_faults(browser: Browser) -> None:
+    """What is never found may never have been looked for."""
+    with visit(browser, "http://127.0.0.1", language="en", size=PHONE) as page:
+        page.set_content(
+            "<html lang='en'><title>x</title><main><input><p style='inline-size: 900px'>مرحبا</p></main></html>"
+        )
+        assert any("label" in finding for finding in axe_findings(page))
+        assert scrolls_sideways(page) > 0
+        assert untranslated(page.evaluate(READ, "ar"), "en") == ["مرحبا"]
+        assert untranslated(["Back to the town", "MQTT", "كيلوواط"], "ar") == ["Back to the town"]
