@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from portal import errors
 from portal.access import NotSignedIn, check_csrf, find_viewer
 from portal.i18n import load_languages
-from portal.pages import account, desk, field, my, my_tickets, town, webhooks
+from portal.pages import account, desk, field, my, my_buy, my_tickets, my_token, town, webhooks
 from portal.pages.render import STATIC_DIR, error_page, make_templates
 from portal.rate_limit import TooManyAttempts
 from portal.runtime import Pool, Runtime, runtime_of
@@ -32,7 +32,16 @@ CONNECT_TIMEOUT_S = 3.0  # a page says "not available" after this, long before a
 POOL_MAX = 12  # a page holds a connection for milliseconds; PostgreSQL's default allows 100 in all
 STATIC_AGE = "public, max-age=31536000, immutable"
 
-ROUTERS = (account.router, my_tickets.router, my.router, desk.router, field.router, webhooks.router)
+ROUTERS = (
+    account.router,
+    my_tickets.router,
+    my.router,
+    my_buy.router,
+    my_token.router,
+    desk.router,
+    field.router,
+    webhooks.router,
+)
 
 
 def make_app(

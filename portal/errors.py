@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import psycopg
 
+from billing import errors as billing
+from meter_gateway import errors as gateway
 from portal.access import CsrfRejected, NotAllowed, NotFound
-from portal.i18n import msg
+from portal.formats import money_text
+from portal.i18n import Language, msg
 from portal.rate_limit import TooManyAttempts
 from portal.sign_in import PhoneInvalid, StaffInvalid
+from token_engine.errors import InvalidTokenText
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,9 @@ class Answer:
 
 
 NOT_FOUND = Answer(
-    404, msg("This page is not here"), msg("The address may be mistyped, or the page may have moved.")
+    404,
+    msg("This page is not here"),
+    msg("The address may be mistyped, or the page may have moved."),
 )
 SERVER_FAULT = Answer(
     500, msg("Something broke on our side"), msg("Nothing was changed. Please try again in a minute.")
@@ -34,6 +40,11 @@ DATABASE_AWAY = Answer(
     503,
     msg("The service is not available at the moment"),
     msg("We are working on it. Your balance and your payments are safe. Please try again in a few minutes."),
+)
+NOT_POSSIBLE = Answer(
+    409,
+    msg("This is not possible at the moment"),
+    msg("Nothing was changed. Go back, look at the page again and decide anew."),
 )
 
 ANSWERS: dict[type[Exception], Answer] = {
@@ -55,6 +66,19 @@ ANSWERS: dict[type[Exception], Answer] = {
         msg("Enter the eight digits of your Omani number."),
     ),
     StaffInvalid: BAD_INPUT,
+    InvalidTokenText: BAD_INPUT,
+    billing.BillingError: NOT_POSSIBLE,
+    billing.NotFound: NOT_FOUND,
+    billing.InvalidQuantity: BAD_INPUT,
+    billing.ProviderUnavailable: Answer(
+        502,
+        msg("The payment provider does not answer"),
+        msg("We keep asking. You are not charged twice: look at the payment again in a few minutes."),
+    ),
+    billing.BooksBroken: SERVER_FAULT,
+    gateway.MeterGatewayError: NOT_POSSIBLE,
+    gateway.MeterNotFound: NOT_FOUND,
+    gateway.CommandNotFound: NOT_FOUND,
     psycopg.DataError: BAD_INPUT,
     psycopg.OperationalError: DATABASE_AWAY,
 }
@@ -64,6 +88,26 @@ _BY_STATUS = {
     405: Answer(405, msg("This cannot be done here"), msg("Go back and use the buttons of the page.")),
     413: Answer(413, msg("What you sent is too large"), msg("Send a smaller file.")),
     422: BAD_INPUT,
+}
+
+# What a form says beside its field, by the stable code of the error.
+_WORDS: dict[str, str] = {
+    "quantity_empty": msg("Enter an amount."),
+    "quantity_not_a_number": msg("Enter the amount in rials with digits, for example 5 or 5.250."),
+    "quantity_not_positive": msg("The amount must be above zero."),
+    "quantity_too_precise": msg("A rial has 1000 baisa: at most three digits after the point."),
+    "quantity_too_large": msg("This amount is too large."),
+    "amount_below_minimum": msg("The smallest amount for this meter is %(minimum)s."),
+    "amount_above_maximum": msg("The largest amount for this meter is %(maximum)s."),
+    "amount_buys_nothing": msg("After deductions this amount buys less than a tenth of a unit. Enter more."),
+    "meter_cannot_take_tokens": msg("This meter cannot take units yet. Please contact us."),
+    "meter_not_commissioned": msg("This meter cannot take units yet. Please contact us."),
+    "meter_key_expired": msg("This meter needs a new key before it can take units. Please contact us."),
+    "quote_expired": msg("This offer has expired. Here is a fresh page: enter the amount again."),
+    "quote_outdated": msg("Another purchase has changed your deductions. Enter the amount again."),
+    "letter": msg("A token has digits only. Check what you typed."),
+    "too_short": msg("A token has 20 digits. Some are missing."),
+    "too_long": msg("A token has 20 digits. There are too many."),
 }
 
 
@@ -83,3 +127,20 @@ def answer_for_status(status: int) -> Answer:
     if status >= 500:
         return SERVER_FAULT
     return Answer(status, BAD_INPUT.headline, BAD_INPUT.advice)
+
+
+def field_error(error: Exception, language: Language) -> str:
+    """Say in words beside a field what is wrong; errors without words of their own get their page's advice."""
+    code = getattr(error, "code", "")
+    if isinstance(error, InvalidTokenText):
+        code = error.reason
+    facts = getattr(error, "facts", {})
+    values = {
+        place: money_text(facts[name], language.code)
+        for place, name in (("minimum", "minimum_minor"), ("maximum", "maximum_minor"))
+        if isinstance(facts.get(name), int)
+    }
+    words = _WORDS.get(code)
+    if words is None or ("%(" in words and not values):
+        return language._(answer_for(error).advice)
+    return language._(words, **values)

@@ -20,6 +20,7 @@ BASE_PER_UNIT = 1000  # Wh in a kWh; a cubic metre is 1000 litres, each 1000 mL
 ML_PER_M3 = 1_000_000
 Code = Literal["ar", "en"]
 
+_BAISA = {"ar": "بيسة", "en": "baisa"}
 _CURRENCY = {"ar": "ر.ع.", "en": "OMR"}
 _UNITS = {
     ("electricity", "ar"): "كيلوواط ساعة",
@@ -45,6 +46,17 @@ def money_number(amount_minor: int) -> str:
     sign = "-" if amount_minor < 0 else ""
     whole, rest = divmod(abs(amount_minor), MINOR_PER_OMR)
     return f"{sign}{whole:,}.{rest:03d}"
+
+
+def money_plain(amount_minor: int) -> str:
+    """Write an amount as a form sends it back: no thousands mark, 12345 is "12.345"."""
+    return money_number(amount_minor).replace(",", "")
+
+
+def percent_text(basis_points: int) -> str:
+    """Write basis points as per cent: 500 is "5%" and 550 is "5.5%"."""
+    whole, rest = divmod(basis_points, 100)
+    return f"{whole}.{rest:02d}".rstrip("0").rstrip(".") + "%"
 
 
 def money_text(amount_minor: int, language: str) -> str:
@@ -73,6 +85,12 @@ def quantity_number(value: int, commodity: str, decimals: int | None = None) -> 
     if commodity == "water":
         return decimal_text(value, ML_PER_M3, 3 if decimals is None else decimals)
     return decimal_text(value, BASE_PER_UNIT, 1 if decimals is None else decimals)
+
+
+def axis_number(value: int, commodity: str) -> str:
+    """Write Wh as kWh or mL as m3 for an axis: as short as it can be told exactly to three decimals."""
+    number = decimal_text(value, ML_PER_M3 if commodity == "water" else BASE_PER_UNIT, 3)
+    return number.rstrip("0").rstrip(".")
 
 
 def unit_name(commodity: str, language: str) -> str:
@@ -113,9 +131,10 @@ def load(value: int, commodity: str, language: str) -> Markup:
 
 
 def rate(rate_micro: int, commodity: str, language: str) -> Markup:
-    """Write micro-rials per kWh or m3 as baisa per unit."""
-    per = {"ar": "بيسة", "en": "baisa"}[language]
-    return _measure(decimal_text(rate_micro, 1000, 1), f"{per}/{_UNITS[commodity, language]}")
+    """Write micro-rials per kWh or m3 as exact baisa per unit: 22680 is 22.68."""
+    whole, part = divmod(rate_micro, 1000)
+    number = f"{whole}.{part:03d}".rstrip("0").rstrip(".")
+    return _measure(number, f"{_BAISA[language]}/{_UNITS[commodity, language]}")
 
 
 def phone_text(number: str) -> str:
@@ -160,6 +179,16 @@ def month_text(moment: datetime | date, language: str, *, short: bool = False) -
     """Write a month: November 2026, or Nov."""
     day = in_muscat(moment).date() if isinstance(moment, datetime) else moment
     return format_date(day, "MMM" if short else "MMMM y", locale=language)
+
+
+def clock_text(moment: datetime) -> str:
+    """Write a time of Muscat to the second: 14:05:09."""
+    return in_muscat(moment).strftime("%H:%M:%S")
+
+
+def day_month_text(moment: datetime, language: str) -> str:
+    """Write a day without its year: 22 Nov."""
+    return format_date(in_muscat(moment).date(), "d MMM", locale=language)
 
 
 def time_text(moment: datetime) -> str:

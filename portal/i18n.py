@@ -87,8 +87,8 @@ def po_files(locale_dir: Path = LOCALE_DIR) -> Iterator[Path]:
     yield from sorted((locale_dir / "ar").glob("*.po"))
 
 
-def merged_catalog(locale_dir: Path = LOCALE_DIR) -> Catalog:
-    """Read every room's .po into one catalogue. Raises MessageClash where rooms disagree."""
+def merged_catalog(locale_dir: Path = LOCALE_DIR, *, strict: bool = False) -> Catalog:
+    """Read every room's .po into one catalogue; the first room wins, or with `strict` MessageClash is raised."""
     merged = Catalog(locale="ar")
     merged.mime_headers = [
         ("Content-Type", "text/plain; charset=utf-8"),
@@ -103,10 +103,11 @@ def merged_catalog(locale_dir: Path = LOCALE_DIR) -> Catalog:
                 continue
             key = entry.id[0] if isinstance(entry.id, (list, tuple)) else entry.id
             known = merged.get(entry.id)
-            if known is not None and known.string != entry.string:
+            if known is None:
+                owner[key] = path.name
+                merged.add(entry.id, entry.string)
+            elif known.string != entry.string and strict:
                 raise MessageClash(f"{key!r} differs between {owner[key]} and {path.name}")
-            owner[key] = path.name
-            merged.add(entry.id, entry.string)
     return merged
 
 

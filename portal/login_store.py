@@ -154,23 +154,6 @@ async def mark_code_wrong(conn: psycopg.AsyncConnection[Any], code_id: int) -> N
     )
 
 
-async def insert_code_message(
-    conn: psycopg.AsyncConnection[Any],
-    *,
-    customer_id: int,
-    phone: str,
-    language: str,
-    body: str,
-    code_id: int,
-) -> None:
-    """Put the code's SMS into the outbox in the transaction that made the code."""
-    await conn.execute(
-        """INSERT INTO portal.message (idempotency_key, customer_id, phone, kind, language, body)
-           VALUES (%s, %s, %s, 'one_time_code', %s, %s)""",
-        (f"one-time-code:{code_id}", customer_id, phone, language, body),
-    )
-
-
 async def mark_language(conn: psycopg.AsyncConnection[Any], login_id: int, language: str) -> None:
     """Remember the language that a person chose."""
     await conn.execute("UPDATE portal.login SET language = %s WHERE id = %s", (language, login_id))

@@ -18,7 +18,9 @@ import psycopg
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from portal import login_store, session_store
+from billing.customer import parse_phone
+from billing.errors import InvalidQuantity
+from portal import login_store, message_store, session_store
 from portal.formats import latin_digits
 from portal.i18n import Language
 from portal.login_store import LoginRow
@@ -43,17 +45,11 @@ class StaffInvalid(ValueError):
 
 
 def normalise_phone(text: str) -> str:
-    """Return `+968` and eight digits from what people type: any digits, spaces, 00968, +968 or neither.
-
-    Raises PhoneInvalid.
-    """
-    bare = re.sub(r"[\s\u00a0\u200e\u200f\u202a-\u202e\u2066-\u2069().\-]", "", latin_digits(text))
-    if re.fullmatch(r"\+[0-9]{8,15}", bare) and not bare.startswith("+968"):
-        return bare
-    match = re.fullmatch(r"(?:\+968|00968|968)?([279][0-9]{7})", bare)
-    if match is None:
-        raise PhoneInvalid
-    return "+968" + match[1]
+    """Return +968… from what people type: any digits, spaces, 00968, +968 or neither. Raises PhoneInvalid."""
+    try:
+        return parse_phone(text)
+    except InvalidQuantity:
+        raise PhoneInvalid from None
 
 
 def normalise_code(text: str) -> str:
@@ -92,8 +88,15 @@ async def send_code(
         "Your Raseed sign-in code is %(code)s. It is valid for 5 minutes. Do not give it to anyone.",
         code=digits,
     )
-    await login_store.insert_code_message(
-        conn, customer_id=customer.id, phone=phone, language=customer.language, body=body, code_id=code_id
+    await message_store.insert_message(
+        conn,
+        idempotency_key=f"one-time-code:{code_id}",
+        customer_id=customer.id,
+        phone=phone,
+        kind="one_time_code",
+        language=customer.language,
+        body=body,
+        now=now,
     )
 
 

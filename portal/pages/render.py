@@ -23,6 +23,7 @@ from portal.access import CSRF_COOKIE, HOME, Viewer
 from portal.errors import Answer
 from portal.i18n import Language
 from portal.runtime import Runtime, runtime_of
+from portal.token_words import result_words
 
 PORTAL_DIR = Path(__file__).parent.parent
 TEMPLATES_DIR = PORTAL_DIR / "templates"
@@ -84,13 +85,15 @@ def make_templates(languages: dict[str, Language]) -> dict[str, jinja2.Environme
 def _formats(code: str) -> dict[str, Callable[..., Any]]:
     bound = ("money", "quantity", "quantity_text", "unit_name", "units", "load", "rate", "when", "when_text",
              "date_text", "month_text", "duration_text", "money_text")  # fmt: skip
-    plain = ("masked_phone", "token_text", "ltr", "time_text", "money_number", "quantity_number")
+    plain = ("masked_phone", "token_text", "ltr", "time_text", "clock_text", "money_number", "money_plain",
+             "percent_text", "quantity_number", "axis_number")  # fmt: skip
     found: dict[str, Callable[..., Any]] = {
         name: partial(getattr(formats, name), language=code) for name in bound
     }
     found |= {name: getattr(formats, name) for name in plain}
     found["format_phone"] = formats.phone
     found["format_token"] = formats.token
+    found["result_words"] = result_words
     found["ago"] = lambda moment, now: formats.ago(moment, now, code)
     return found
 

@@ -1,0 +1,87 @@
+"""The geometry of a bar chart: where each bar, gap, line and label stands. Drawing is a template's work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH = 480
+HEIGHT = 220
+START = 46  # room for the numbers of the axis
+TOP = 12
+BASE = 188
+MOST_LINES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What one bar says: `value` None is a gap, `text` is its value in words, `label` stands under it."""
+
+    label: str
+    title: str
+    text: str
+    value: int | None
+    is_partial: bool = False
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnBar:
+    """A bar with its place, in the units of the drawing."""
+
+    bar: Bar
+    x: float
+    width: float
+    y: float
+    height: float
+    label_x: float
+    is_labelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing of WIDTH x HEIGHT: bars, and (y, value) of its horizontal lines."""
+
+    bars: tuple[DrawnBar, ...]
+    lines: tuple[tuple[float, int], ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+    start: int = START
+    top: int = TOP
+    base: int = BASE
+
+
+def nice_step(most: int) -> int:
+    """Return the smallest 1, 2 or 5 times a power of ten that needs at most MOST_LINES lines up to `most`."""
+    power = 1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * power * MOST_LINES >= most:
+                return factor * power
+        power *= 10
+
+
+def draw(bars: Sequence[Bar], *, label_every: int) -> Chart:
+    """Place the bars; every `label_every`-th from the last one keeps its label."""
+    most = max((bar.value for bar in bars if bar.value is not None), default=0)
+    step = nice_step(max(most, 1))
+    ceiling = step * max(1, -(-most // step))
+    slot = (WIDTH - START) / max(1, len(bars))
+    drawn = []
+    for place, bar in enumerate(bars):
+        height = (BASE - TOP) * (bar.value or 0) / ceiling if bar.value is not None else float(BASE - TOP)
+        drawn.append(
+            DrawnBar(
+                bar=bar,
+                x=round(START + place * slot + slot * 0.12, 2),
+                width=round(slot * 0.76, 2),
+                y=round(BASE - height, 2),
+                height=round(height, 2),
+                label_x=round(START + (place + 0.5) * slot, 2),
+                is_labelled=(len(bars) - 1 - place) % label_every == 0,
+            )
+        )
+    lines = tuple(
+        (round(BASE - (BASE - TOP) * value / ceiling, 2), value) for value in range(0, ceiling + 1, step)
+    )
+    return Chart(bars=tuple(drawn), lines=lines)
