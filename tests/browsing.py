@@ -95,8 +95,13 @@ def axe_findings(page: Page) -> list[str]:
 
 
 def scrolls_sideways(page: Page) -> int:
-    """By how many pixels the page is wider than its window."""
-    return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+    """By how many pixels the page is wider than its window.
+
+    The window is the one that was asked for: a phone's own innerWidth grows with a page that is too wide.
+    """
+    size = page.viewport_size
+    assert size is not None
+    return int(page.evaluate("document.documentElement.scrollWidth")) - size["width"]
 
 
 def look_over(page: Page) -> None:
