@@ -6,7 +6,7 @@ from typing import ClassVar, NoReturn, Self
 
 from token_engine.errors import InvalidKey
 
-_CHECK_LABEL = b"raseed key check value"
+CHECK_LABEL = b"raseed key check value"
 CHECK_VALUE_BYTES = 3  # names a key to people; 24 bits help nobody to find one
 
 
@@ -43,7 +43,7 @@ class KeyMaterial:
     @property
     def check_value(self) -> str:
         """Six hexadecimal digits that name this key without telling it."""
-        return hmac.digest(self._secret, _CHECK_LABEL, sha256)[:CHECK_VALUE_BYTES].hex().upper()
+        return hmac.digest(self._secret, CHECK_LABEL, sha256)[:CHECK_VALUE_BYTES].hex().upper()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {len(self._secret) * 8} bit, check value {self.check_value}>"

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from token_engine import software_vault
+from token_engine import issuing_vault, software_vault
 from token_engine.acceptance import MeterTokenState, enter
 from token_engine.decode import decode
 from token_engine.errors import InvalidIdentity, InvalidKey, VaultDamaged, VaultRefused
@@ -137,7 +137,7 @@ def test_keys_show_nowhere(vault, request_of, meter):
 
 
 def test_old_results_are_forgotten_but_come_out_the_same(vault, request_of, monkeypatch):
-    monkeypatch.setattr(software_vault, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(issuing_vault, "MAX_REMEMBERED", 2)
     first = run(vault.issue_credit(request_of()))
     for number in range(3):
         run(vault.issue_credit(request_of(request_id=f"later-{number}", tid=90000 + number)))
