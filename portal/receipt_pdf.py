@@ -161,10 +161,20 @@ class _Pen:
         self.pdf.set_xy(x, self.y)
         self.pdf.cell(width, ROW_MM, text, align=side)
 
-    def row(self, label: str, value: str, *, bold: bool = False, figures: bool = True) -> None:
+    def row(
+        self, label: str, value: str, *, bold: bool = False, figures: bool = True, size: float = 10
+    ) -> None:
         """A label at the start side, its value at the end side, and down one line."""
         self.put(label, width=WIDTH_MM * 0.5, bold=bold, ink=INK if bold else QUIET)
-        self.put(value, start=WIDTH_MM * 0.4, width=WIDTH_MM * 0.6, bold=bold, align="end", figures=figures)
+        self.put(
+            value,
+            start=WIDTH_MM * 0.3,
+            width=WIDTH_MM * 0.7,
+            size=size,
+            bold=bold,
+            align="end",
+            figures=figures,
+        )
         self.y += ROW_MM
 
     def rule(self) -> None:
@@ -225,9 +235,9 @@ def _draw_sale(pen: _Pen, receipt: Receipt, _: Gettext) -> None:
     pen.row(_("Customer"), pen.own(receipt.customer_name_en, receipt.customer_name_ar), figures=False)
     pen.row(_("Address"), pen.own(receipt.address_en, receipt.address_ar), figures=False)
     pen.row(_("Tariff"), pen.own(receipt.tariff_name_en, receipt.tariff_name_ar), figures=False)
-    pen.row(_("Paid"), when_text(receipt.paid_at, code), figures=False)
-    pen.row(_("Token issued"), when_text(receipt.issued_at, code), figures=False)
-    pen.row(_("Payment"), receipt.payment_reference)
+    pen.row(_("Time of payment"), when_text(receipt.paid_at, code), figures=False)
+    pen.row(_("Time of issue"), when_text(receipt.issued_at, code), figures=False)
+    pen.row(_("Payment reference"), receipt.payment_reference, size=8.5)
     pen.rule()
 
 
