@@ -187,6 +187,10 @@ class Supervisor:
         running = child.process is not None and child.exited is not None and not child.exited.done()
         return child.process.pid if running and child.process is not None else None
 
+    def names(self) -> tuple[str, ...]:
+        """Names of all children, in the order of their start."""
+        return tuple(self._children)
+
     def pss_bytes(self) -> int:
         """Memory in bytes of this process and of everything below it (PSS)."""
         return processes.pss_bytes([os.getpid()])

@@ -1,0 +1,381 @@
+"""The steps of `raseed demo --check`, in order: each raises CheckFailed where the platform does not hold."""
+
+from __future__ import annotations
+
+import signal
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from portal.sale import Stage
+from raseed.check_care import CareSteps
+from raseed.check_town import CheckFailed, CheckTown, Purchase, until
+
+if TYPE_CHECKING:
+    from raseed.check import Step
+
+APPLIED = ("applied", "powered")
+FAST_WIRES_LIMIT_S = 3.0  # what a person at a counter calls at once
+WRONG_TOKEN = "12345678901234567890"  # noqa: S105 - a token that no meter of the town takes
+KEYPAD_LIMIT_S = 10.0
+
+
+class Story:
+    """Everything that is bought, typed, killed and counted, in an order that needs no rest between steps."""
+
+    def __init__(self, town: CheckTown) -> None:
+        self.town = town
+        self.bought: list[Purchase] = []
+        self._fast_s: list[float] = []
+        self._care = CareSteps(town)
+
+    def steps(self) -> Sequence[tuple[str, Step]]:
+        """Name and coroutine of each step."""
+        return (
+            (
+                "electricity over MQTT: paid, accepted by the meter, power",
+                lambda: self._buy_on("electricity", "mqtt"),
+            ),
+            ("the receipt: page, and PDF in both languages", self._receipt),
+            ("electricity over Modbus TCP", lambda: self._buy_on("electricity", "tcp")),
+            ("electricity over Modbus RTU", lambda: self._buy_on("electricity", "rtu")),
+            ("water over MQTT", lambda: self._buy_on("water", "mqtt")),
+            ("water over Modbus TCP", lambda: self._buy_on("water", "tcp")),
+            ("water over Modbus RTU", lambda: self._buy_on("water", "rtu")),
+            (
+                "a second purchase at the same meter has a TID of its own",
+                lambda: self._buy_on("electricity", "mqtt"),
+            ),
+            ("paid→applied, median of MQTT and Modbus TCP", self._fast_enough),
+            (
+                "a meter without a link: delivered by SMS, typed, accepted; typed again, used",
+                self._keypad_only,
+            ),
+            (
+                "typed before it arrived: the delivered one is answered used, and that is applied",
+                self._typed_first,
+            ),
+            ("a wrong token is refused by the meter, and by the page before it", self._wrong_token),
+            ("a declined payment changes nothing", self._declined),
+            ("a webhook that comes twice counts once", self._double_webhook),
+            ("webhooks with a wrong signature, amount or payment are refused", self._bad_webhooks),
+            ("a silent provider is asked, and the payment counts", self._silent),
+            ("a worker killed between payment and delivery: one token, applied once", self._killed_worker),
+            *self._care.steps(),
+            ("every command ran once, by the meters' own journals", self._commands_once),
+            ("each token was taken once, by the meters' own TID stores", self._tokens_once),
+            ("the books balance, and the database refuses an entry that does not", self._books),
+            ("sales that passed through UNKNOWN", self._unknown),
+        )
+
+    # -- buying ---------------------------------------------------------------------------------------------
+
+    async def _buy_on(self, commodity: str, wire: str, amount: str = "3") -> str:
+        town = self.town
+        meter = town.meter(commodity, wire)
+        before = (await town.store(meter))["credit"]
+        purchase = await town.buy(meter, amount)
+        self.bought.append(purchase)
+        progress = await town.until_outcome(purchase, "powered")
+        token = await town.expect_applied_once(purchase)
+        after = (await town.store(meter))["credit"]
+        sold = token["units_tenths"] * (100 if commodity == "electricity" else 100_000)
+        if not before < after <= before + sold:
+            raise CheckFailed(f"credit went from {before} to {after}, {sold} were sold")
+        applied_s = _seconds(progress, "APPLIED")
+        if wire in {"mqtt", "tcp"}:
+            self._fast_s.append(applied_s)
+        await self._page_shows(purchase, after)
+        return f"paid→applied {applied_s:.2f} s, paid→power {_seconds(progress, 'POWER'):.2f} s"
+
+    async def _page_shows(self, purchase: Purchase, credit: int) -> None:
+        """The balance on the subscriber's page follows the meter's own register."""
+        meter = purchase.meter
+        row = "SELECT credit FROM meter_gateway.v_meter WHERE drn = %s"
+
+        async def close() -> bool:
+            shown = (await self.town.query(row, meter.drn))[0]["credit"]
+            return shown is not None and abs(shown - credit) <= max(1000, credit // 50)
+
+        await until(close, lambda: f"the page's balance does not follow the meter's {credit}", 8.0)
+        visitor = await self.town.subscriber(self._owner(purchase))
+        await visitor.get(f"/my/payments/{purchase.payment_id}")
+        await visitor.get(f"/my/meters/{meter.drn}")
+
+    def _owner(self, purchase: Purchase) -> Any:
+        return self.town.owner(purchase.meter)
+
+    async def _fast_enough(self) -> str:
+        median = statistics.median(self._fast_s)
+        if median >= FAST_WIRES_LIMIT_S:
+            raise CheckFailed(f"{median:.2f} s is not under {FAST_WIRES_LIMIT_S:g} s")
+        return f"{median:.2f} s of {len(self._fast_s)}"
+
+    async def _receipt(self) -> str:
+        purchase = self.bought[0]
+        visitor = await self.town.subscriber(self._owner(purchase))
+        rows = await self.town.query("SELECT id FROM billing.vend WHERE payment_id = %s", purchase.payment_id)
+        token = await self.town.token_of(purchase)
+        for language in ("ar", "en"):
+            page = await visitor.get(f"/my/receipts/{rows[0]['id']}?lang={language}")
+            if token["digits"] not in "".join(page.body.replace("\u00a0", "").split()):
+                raise CheckFailed(f"the {language} receipt does not show the token")
+            kind, content = await visitor.get_bytes(f"/my/receipts/{rows[0]['id']}.pdf?lang={language}")
+            if kind != "application/pdf" or not content.startswith(b"%PDF"):
+                raise CheckFailed(f"the {language} receipt is {kind}, no PDF")
+        await visitor.get("/my?lang=en")
+        return ""
+
+    async def _keypad_only(self) -> str:
+        town = self.town
+        meter = town.meter("electricity", "keypad")
+        purchase = await town.buy(meter)
+        await town.until_outcome(purchase, "issued")
+        token = await town.token_of(purchase)
+        await self._expect_sms(purchase, token["digits"])
+        first, second = (
+            await town.type_token(meter, token["digits"]),
+            await town.type_token(meter, token["digits"]),
+        )
+        if (first, second) != ("accept", "used_error"):
+            raise CheckFailed(f"the keypad answered {first}, then {second}")
+        await town.expect_applied_once(purchase)
+        return ""
+
+    async def _expect_sms(self, purchase: Purchase, digits: str) -> None:
+        phone = self._owner(purchase).phone
+        rows = await self.town.query(
+            "SELECT body FROM portal.message WHERE phone = %s AND kind = 'token'", phone
+        )
+        if not any(digits in row["body"].replace("\u00a0", "") for row in rows):
+            raise CheckFailed("the SMS with the token is not in the outbox")
+
+    async def _typed_first(self) -> str:
+        town = self.town
+        meter = town.meter("electricity", "mqtt", skip=1)
+        town.demo.supervisor.kill("headend", signal.SIGSTOP)  # the token exists and is not delivered yet
+        try:
+            purchase = await town.buy(meter)
+            await town.until_outcome(purchase, "issued")
+            token = await town.token_of(purchase)
+            typed = await town.type_token(meter, token["digits"])
+        finally:
+            town.demo.supervisor.kill("headend", signal.SIGCONT)
+        if typed != "accept":
+            raise CheckFailed(f"the keypad answered {typed}")
+
+        async def answered_used() -> bool:
+            rows = await town.query(
+                "SELECT c.state, c.result ->> 'result' AS result FROM meter_gateway.meter_command c "
+                "JOIN meter_gateway.meter m ON m.id = c.meter_id WHERE m.drn = %s ORDER BY c.id DESC LIMIT 1",
+                meter.drn,
+            )
+            return bool(rows) and rows[0]["state"] == "VERIFIED" and "used" in str(rows[0]["result"]).lower()
+
+        await until(answered_used, lambda: "the delivered token was not answered with used")
+        await town.until_outcome(purchase, *APPLIED)
+        await town.expect_applied_once(purchase)
+        return ""
+
+    async def _wrong_token(self) -> str:
+        town = self.town
+        meter = town.meter("electricity", "mqtt", skip=2)
+        before = await town.store(meter)
+        answer = await town.type_token(meter, WRONG_TOKEN)
+        after = await town.store(meter)
+        if answer in {"accept", "used_error"} or after["accepted"] != before["accepted"]:
+            raise CheckFailed(f"the meter answered {answer} to a wrong token")
+        return answer
+
+    # -- payments -------------------------------------------------------------------------------------------
+
+    async def _declined(self) -> str:
+        town = self.town
+        meter = town.meter("electricity", "tcp", skip=1)
+        posted = await self._postings()
+        purchase = await town.buy(meter, behaviour="decline")
+        await town.until_outcome(purchase, "declined")
+        rows = await town.query(
+            "SELECT (SELECT count(*) FROM billing.token t JOIN billing.vend v ON v.id = t.vend_id "
+            "WHERE v.payment_id = %s) AS tokens",
+            purchase.payment_id,
+        )
+        if rows[0]["tokens"] or await self._postings() != posted:
+            raise CheckFailed("a declined payment left a token or a posting")
+        return ""
+
+    async def _postings(self) -> int:
+        return int((await self.town.query("SELECT count(*) AS n FROM billing.posting"))[0]["n"])
+
+    async def _double_webhook(self) -> str:
+        town = self.town
+        purchase = await town.buy(town.meter("electricity", "tcp", skip=2), behaviour="pay_twice")
+        await town.until_outcome(purchase, *APPLIED)
+        rows: list[dict[str, Any]] = []
+
+        async def both_came() -> bool:
+            nonlocal rows
+            rows = await town.query(
+                "SELECT count(*) AS n FROM billing.journal j WHERE j.kind = 'payment' AND j.reference LIKE %s",
+                f"%{purchase.payment_id}%",
+            )
+            webhooks = await town.query(
+                "SELECT count(*) AS n FROM billing.payment_event WHERE payment_id = %s", purchase.payment_id
+            )
+            return bool(webhooks[0]["n"] >= 1)
+
+        await until(both_came, lambda: "the webhook did not come")
+        await town.expect_applied_once(purchase)
+        await self._provider_is_content(purchase)
+        return ""
+
+    async def _provider_is_content(self, purchase: Purchase) -> None:
+        """Every webhook of the payment was answered: the provider has none left to send."""
+        import httpx
+
+        async with httpx.AsyncClient(
+            base_url=self.town.demo.provider_url, trust_env=False, timeout=5.0
+        ) as client:
+            seen: Any = None
+
+            async def delivered() -> bool:
+                nonlocal seen
+                seen = (await client.get("/health")).json()
+                return int(seen.get("undelivered", 0)) == 0
+
+            await until(
+                delivered,
+                lambda: f"the provider still repeats webhooks of {purchase.payment_id}: {seen}",
+                8.0,
+            )
+
+    async def _bad_webhooks(self) -> str:
+        import json
+
+        from raseed.check_visitor import Visitor
+
+        posted = await self._postings()
+        visitor = Visitor(self.town.demo.url)
+        purchase = self.bought[0]
+        body = json.dumps(
+            {
+                "event_id": "forged",
+                "payment_id": str(purchase.payment_id),
+                "status": "confirmed",
+                "amount_minor": 1,
+            }
+        )
+        for headers in (
+            {},
+            {"X-Signature": "0" * 64},
+            {"X-Sandbox-Signature": "0" * 64, "X-Sandbox-Timestamp": "1"},
+        ):
+            answer = await visitor._client.post("/webhooks/sandbox", content=body, headers=headers)  # noqa: SLF001
+            if not 400 <= answer.status_code < 500:
+                raise CheckFailed(f"a forged webhook was answered {answer.status_code}")
+        await visitor.close()
+        if await self._postings() != posted:
+            raise CheckFailed("a forged webhook moved money")
+        return ""
+
+    async def _silent(self) -> str:
+        town = self.town
+        purchase = await town.buy(town.meter("electricity", "mqtt", skip=3), behaviour="pay_silent")
+        progress = await town.progress(purchase)
+        if str(progress.outcome) != "paying":
+            raise CheckFailed(f"a silent provider's payment is shown as {progress.outcome}")
+        await town.until_outcome(purchase, *APPLIED, limit_s=40.0)
+        await town.expect_applied_once(purchase)
+        return ""
+
+    async def _killed_worker(self) -> str:
+        town = self.town
+        meter = town.meter("electricity", "mqtt", skip=4)
+        town.demo.supervisor.kill("worker", signal.SIGSTOP)  # paid while it sleeps, killed before it delivers
+        purchase = await town.buy(meter)
+
+        async def paid() -> bool:
+            rows = await town.query(
+                "SELECT state FROM billing.vend WHERE payment_id = %s", purchase.payment_id
+            )
+            return bool(rows) and rows[0]["state"] == "PAID"
+
+        await until(paid, lambda: "the payment was not confirmed")
+        town.demo.supervisor.kill("worker", signal.SIGKILL)
+        progress = await town.until_outcome(purchase, *APPLIED)
+        await town.expect_applied_once(purchase)
+        return f"paid→applied {_seconds(progress, 'APPLIED'):.2f} s"
+
+    # -- counting -------------------------------------------------------------------------------------------
+
+    async def _commands_once(self) -> str:
+        town = self.town
+        rows = await town.query(
+            "SELECT m.drn, c.id FROM meter_gateway.meter_command c JOIN meter_gateway.meter m ON m.id = c.meter_id "
+            "WHERE c.state IN ('VERIFIED', 'REJECTED')"
+        )
+        ran: list[tuple[str, int]] = []
+        for meter in town.town.meters:
+            if meter.link != "keypad":
+                ran += [(meter.drn, int(command)) for command in (await town.store(meter))["commands_run"]]
+        ordered = sorted((row["drn"], int(row["id"])) for row in rows)
+        if sorted(ran) != ordered:
+            raise CheckFailed(
+                f"ordered {len(ordered)}, ran {len(ran)}: {sorted(set(ran) ^ set(ordered))[:5]}"
+            )
+        return f"{len(ran)} commands"
+
+    async def _tokens_once(self) -> str:
+        town = self.town
+        rows = await town.query(
+            "SELECT m.drn, t.tid FROM billing.token t JOIN meter_gateway.meter m ON m.id = t.meter_id "
+            "WHERE t.purpose = 'credit'"
+        )
+        taken = []
+        for meter in town.town.meters:
+            store = await town.store(meter)
+            taken += [(meter.drn, entry["tid"]) for entry in store["accepted"] if entry["tid"] is not None]
+            missing = {e["tid"] for e in store["accepted"] if e["tid"] is not None} - set(store["tid_store"])
+            if missing:
+                raise CheckFailed(f"meter {meter.drn} accepted TIDs that its store does not hold: {missing}")
+        if sorted(taken) != sorted((row["drn"], row["tid"]) for row in rows):
+            raise CheckFailed(f"{len(rows)} tokens were issued, the meters took {len(taken)}")
+        return f"{len(taken)} tokens"
+
+    async def _books(self) -> str:
+        from billing.reconcile import list_imbalances
+
+        async with await psycopg.AsyncConnection.connect(self.town.demo.database_url) as conn:
+            found = await list_imbalances(conn)
+            if found:
+                raise CheckFailed(f"the books do not balance: {found[:3]}")
+            try:
+                async with conn.transaction(force_rollback=True):
+                    await conn.execute(
+                        "WITH j AS (INSERT INTO billing.journal (kind, idempotency_key, reference, occurred_at) "
+                        "VALUES ('suspense', 'check', 'check', now()) RETURNING id) "
+                        "INSERT INTO billing.posting SELECT j.id, line, 'suspense', NULL, amount "
+                        "FROM j, (VALUES (1, 5), (2, -4)) AS v (line, amount)"
+                    )
+                    await conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            except psycopg.errors.CheckViolation:
+                pass
+            else:
+                raise CheckFailed("the database took a journal entry that does not balance")
+            rows = await (await conn.execute("SELECT count(*) FROM billing.journal")).fetchone()
+        return f"{rows[0] if rows else 0} entries"
+
+    async def _unknown(self) -> str:
+        rows = await self.town.query(
+            "SELECT count(DISTINCT vend_id) AS n FROM billing.vend_step WHERE state = 'UNKNOWN'"
+        )
+        return f"{rows[0]['n']}"
+
+
+def _seconds(progress: Any, stage: str) -> float:
+    paid, reached = progress.at(Stage.PAID), progress.at(Stage(stage))
+    if paid is None or reached is None:
+        raise CheckFailed(f"no time for {stage}")
+    return max(0.0, (reached - paid).total_seconds())
