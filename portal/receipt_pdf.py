@@ -22,6 +22,7 @@ Gettext = Callable[..., str]
 
 PAGE_WIDTH_MM = 148.0  # A5: what a shop's printer and a phone's screen both show whole
 PAGE_HEIGHT_MM = 210.0
+STEPS_ON_A5 = 4  # a tariff with more steps gets a longer page
 MARGIN_MM = 12.0
 WIDTH_MM = PAGE_WIDTH_MM - 2 * MARGIN_MM
 ROW_MM = 6.2
@@ -105,7 +106,8 @@ def receipt_pdf(receipt: Receipt, language: str) -> bytes:
     if language not in CODES:
         raise ValueError(f"receipts are set in ar or en, not {language!r}")
     _ = _language(language)._
-    pen = _Pen(rtl=language == "ar")
+    more = max(0, len(receipt.steps) - STEPS_ON_A5) * ROW_MM
+    pen = _Pen(rtl=language == "ar", height=PAGE_HEIGHT_MM + more)
     pen.pdf.set_creation_date(receipt.issued_at)
     pen.pdf.set_title(f"{_('Receipt number')} {receipt.receipt_number}")
     pen.pdf.set_author(pen.own(receipt.seller.name_en, receipt.seller.name_ar))
@@ -121,10 +123,11 @@ def receipt_pdf(receipt: Receipt, language: str) -> bytes:
 class _Pen:
     """Sets text on one page, counting from the side on which the language begins."""
 
-    def __init__(self, *, rtl: bool) -> None:
+    def __init__(self, *, rtl: bool, height: float) -> None:
         self.rtl = rtl
+        self.height = height
         self.y = MARGIN_MM
-        self.pdf = FPDF(orientation="portrait", unit="mm", format=(PAGE_WIDTH_MM, PAGE_HEIGHT_MM))
+        self.pdf = FPDF(orientation="portrait", unit="mm", format=(PAGE_WIDTH_MM, height))
         self.pdf.set_margin(0)
         self.pdf.c_margin = 0
         self.pdf.set_auto_page_break(False)
@@ -268,7 +271,7 @@ def _draw_money(pen: _Pen, receipt: Receipt, _: Gettext) -> None:
 
 
 def _draw_foot(pen: _Pen, _: Gettext) -> None:
-    pen.y = PAGE_HEIGHT_MM - MARGIN_MM - 2 * ROW_MM
+    pen.y = pen.height - MARGIN_MM - 2 * ROW_MM
     pen.put(
         _("Type the 20 digits at your meter. The token works on this meter only, and once."),
         size=9,

@@ -50,6 +50,17 @@ def test_one_page_and_the_same_bytes_again(language: str) -> None:
     assert made != receipt_pdf(replace(RECEIPT, receipt_number=1043), language)
 
 
+def test_a_long_tariff_gets_a_longer_page() -> None:
+    height = re.compile(rb"/MediaBox \[0 0 [\d.]+ ([\d.]+)\]")
+    short, long = (
+        height.search(receipt_pdf(replace(RECEIPT, steps=RECEIPT.steps[:1] * count), "en"))
+        for count in (4, 7)
+    )
+    assert short is not None
+    assert long is not None
+    assert float(long[1]) > float(short[1])
+
+
 def test_a_language_without_a_receipt_is_refused() -> None:
     with pytest.raises(ValueError, match="'fr'"):
         receipt_pdf(RECEIPT, "fr")
