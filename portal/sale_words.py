@@ -13,7 +13,7 @@ _WORDS: dict[tuple[str, str], str] = {
     ("payment", "EXPIRED"): msg("Payment expired"),
     ("vend", "REQUESTED"): msg("Token asked for"),
     ("vend", "UNKNOWN"): msg("No answer yet, asked again"),
-    ("vend", "VENDED"): msg("Token issued"),
+    ("vend", "VENDED"): msg("Token ready"),
     ("vend", "REFUSED"): msg("Token refused"),
     ("vend", "REVERSED"): msg("Purchase taken back"),
     ("vend", "REFUNDED"): msg("Money returned"),

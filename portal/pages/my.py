@@ -17,6 +17,7 @@ from portal.consumption import Bucket, View, bounds_of, buckets, pace
 from portal.days_left import DaysLeft, days_left
 from portal.i18n import Language
 from portal.my_store import OwnMeter, OwnSale
+from portal.outages.supply import SupplyReason, explain_supply
 from portal.pages.render import language_of, page
 from portal.runtime import runtime_of
 
@@ -27,6 +28,26 @@ PACE_SPAN = timedelta(days=14)  # two weekends: long enough to be fair, short en
 SALES_ON_HOME = 5
 SALES_ON_METER = 10
 EARLIEST_DAY = date(2020, 1, 1)
+# Where a report helps; in an outage that we know of, or without credit, it would not.
+REPORTABLE = frozenset(
+    {
+        SupplyReason.OK,
+        SupplyReason.METER_SILENT,
+        SupplyReason.NO_LINK,
+        SupplyReason.TAMPER,
+        SupplyReason.RELAY_OPEN_BY_ORDER,
+        SupplyReason.OVERLOAD,
+    }
+)
+SERIOUS = frozenset(
+    {
+        SupplyReason.NO_CREDIT,
+        SupplyReason.RELAY_OPEN_BY_ORDER,
+        SupplyReason.TAMPER,
+        SupplyReason.OVERLOAD,
+        SupplyReason.OUTAGE,
+    }
+)
 # How many bars share one label, so that labels do not touch on a phone.
 LABEL_EVERY: dict[View, int] = {"months": 3, "days": 14, "day": 6}
 
@@ -93,6 +114,24 @@ async def meter_page(
         chart=_chart(bars, view),
         known=sum(bucket.used for bucket in shown_buckets if bucket.used is not None),
         gaps=sum(bucket.used is None for bucket in shown_buckets),
+    )
+
+
+@router.get("/my/meters/{drn}/supply")
+async def supply_page(request: Request, drn: str, viewer: Subscriber) -> Response:
+    """Answer «why have I no supply?» from what the meter and the network last said."""
+    now = datetime.now(UTC)
+    async with runtime_of(request).pool.connection() as conn:
+        meter = await my_store.get_meter(conn, viewer.subscriber_id, drn)
+        answer = await explain_supply(conn, meter_id=meter.meter_id, now=now)
+    return page(
+        request,
+        "my/supply.html",
+        block="answer",
+        meter=meter,
+        answer=answer,
+        can_report=answer.reason in REPORTABLE,
+        is_serious=answer.reason in SERIOUS,
     )
 
 
