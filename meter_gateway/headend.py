@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,6 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 from meter_gateway.dispatch import Dispatch
 from meter_gateway.ingest import Ingest
 from meter_gateway.mqtt_link import MqttLink
+from meter_gateway.stop_signal import stop_on_signals
 from meter_gateway.topics import SHARED_UPLINKS
 
 log = logging.getLogger(__name__)
@@ -25,15 +25,6 @@ POOL_WAIT_S: Final = 5.0
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
 
 
 async def run(*, database_url: str, mqtt_url: str, name: str) -> None:

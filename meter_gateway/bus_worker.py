@@ -1,0 +1,231 @@
+"""The one task of one bus: commands first, then due polls, a meter at a time; a dead meter costs little."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from meter_gateway import topics, watch
+from meter_gateway.deliver import Delivery
+from meter_gateway.modbus_link import BusLink, MeterWire, ModbusError, Stranger
+from meter_gateway.outbox_store import JournalEntry, OutboxStore
+from meter_gateway.profile import InvalidProfile, Value, load_profile
+from meter_gateway.session import Action, Answered, Ask, Due, Failed, NextAt, Session, TellDown, TellUp
+from meter_gateway.site_file import BusAddress
+from meter_gateway.topics import Device, Event
+from meter_gateway.watch import Memory
+
+log = logging.getLogger(__name__)
+
+# The longest sleep: deadlines of waiting commands are looked at this often.
+NAP_S: Final = 1.0
+# A poll that the breaker does not allow looks again no sooner than this.
+LOOK_BACK_S: Final = 0.05
+# A worker that failed by a fault of ours begins again after this.
+RESTART_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class PolledMeter:
+    """One meter of the bus with its wire, its session and what is remembered of it."""
+
+    wire: MeterWire
+    session: Session
+    memory: Memory
+    next_at: float
+    command_at: float = 0.0
+    waiting: list[int] = field(default_factory=list)
+
+    @property
+    def drn(self) -> str:
+        """Its number."""
+        return self.wire.drn
+
+
+def make_meters(
+    link: BusLink, devices: Iterable[Device], memories: Mapping[str, Memory], poll_s: float, now: float
+) -> dict[str, PolledMeter]:
+    """Return the meters of a bus, their first polls spread over one period."""
+    found: dict[str, PolledMeter] = {}
+    listed = list(devices)
+    for place, device in enumerate(listed):
+        try:
+            profile = load_profile(device.profile)
+        except InvalidProfile as error:
+            # Values that nobody can decode are worse than none.
+            log.warning("meter %s is not polled: %s", device.drn, error)
+            continue
+        memory = memories.get(device.drn, Memory())
+        found[device.drn] = PolledMeter(
+            MeterWire(link, device.unit, profile, device.drn),
+            Session(poll_s, was_down=memory.is_down),
+            memory,
+            now + poll_s * place / len(listed),
+        )
+    return found
+
+
+class BusWorker:
+    """Serves the meters of one bus until cancelled."""
+
+    def __init__(
+        self,
+        address: BusAddress,
+        devices: Iterable[Device],
+        *,
+        store: OutboxStore,
+        poll_s: float,
+        now_ms: Callable[[], int],
+        on_stored: Callable[[], None],
+    ) -> None:
+        self._link = BusLink(address)
+        self._store = store
+        self._delivery = Delivery(store, now_ms)
+        self._now_ms = now_ms
+        self._on_stored = on_stored
+        self._wake = asyncio.Event()
+        self._swept_at = 0.0
+        self.last_answer_at: float | None = None
+        self.meters = make_meters(self._link, devices, store.list_memories(), poll_s, time.monotonic())
+
+    def submit(self, entry: JournalEntry) -> None:
+        """Put a journalled command in line behind the meter's earlier ones."""
+        meter = self.meters[entry.meter]
+        if entry.id not in meter.waiting:
+            meter.waiting.append(entry.id)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Serve; a fault of ours is logged and the work begins again."""
+        try:
+            while True:
+                try:
+                    while True:
+                        await self._step()
+                except Exception:
+                    log.exception("bus %s stumbled", self._link.address.code)
+                    self._link.close()
+                    await asyncio.sleep(RESTART_S)
+        finally:
+            self._link.close()
+
+    async def _step(self) -> None:
+        now = time.monotonic()
+        self._sweep_deadlines(now)
+        meter = self._next_command(now)
+        if meter is not None:
+            await self._command(meter)
+            return
+        meter = min(self.meters.values(), key=lambda one: one.next_at, default=None)
+        if meter is not None and meter.next_at <= now:
+            await self._poll(meter)
+            return
+        times = [one.next_at for one in self.meters.values()]
+        times += [one.command_at for one in self.meters.values() if one.waiting]
+        nap_s = max(0.0, min(NAP_S, min(times, default=now + NAP_S) - now))
+        try:
+            await asyncio.wait_for(self._wake.wait(), nap_s)
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    def _sweep_deadlines(self, now: float) -> None:
+        if now - self._swept_at < NAP_S:
+            return
+        self._swept_at = now
+        for meter in self.meters.values():
+            for command_id in list(meter.waiting):
+                entry = self._store.get_entry(command_id)
+                if self._now_ms() >= entry.expires_ms and entry.state != "UNKNOWN":
+                    if self._delivery.expire(entry):
+                        meter.waiting.remove(command_id)
+                    self._on_stored()
+
+    def _next_command(self, now: float) -> PolledMeter | None:
+        """Return the meter whose oldest command may be worked on now."""
+        due = [one for one in self.meters.values() if one.waiting and one.command_at <= now]
+        for meter in sorted(due, key=lambda one: one.waiting[0]):
+            actions = meter.session.receive(Due(), now)
+            if Ask() in actions:
+                return meter
+            meter.command_at = next((one.at for one in actions if isinstance(one, NextAt)), now + NAP_S)
+        return None
+
+    async def _command(self, meter: PolledMeter) -> None:
+        entry = self._store.get_entry(meter.waiting[0])
+        try:
+            look_s = await self._delivery.carry_out(meter.wire, entry)
+        except ModbusError as error:
+            self._failed(meter, error)
+            meter.command_at = meter.next_at
+        else:
+            self._do(meter, meter.session.receive(Answered(), time.monotonic()))
+            if look_s is None:
+                meter.waiting.pop(0)
+            meter.command_at = time.monotonic() + (look_s or 0.0)
+            meter.next_at = time.monotonic()  # what it did shows at once
+        self._on_stored()
+
+    async def _poll(self, meter: PolledMeter) -> None:
+        actions = meter.session.receive(Due(), time.monotonic())
+        if Ask() not in actions:
+            self._do(meter, actions)
+            meter.next_at = max(meter.next_at, time.monotonic() + LOOK_BACK_S)
+            return
+        profile = meter.wire.profile
+        try:
+            values = await meter.wire.read(profile.names_of((*profile.fast, *profile.slow)))
+            token_log = await self._read_log(meter, values)
+        except ModbusError as error:
+            self._failed(meter, error)
+            return
+        self.last_answer_at = time.monotonic()
+        self._do(meter, meter.session.receive(Answered(), self.last_answer_at))
+        before = meter.memory
+        memory, records = watch.observe(before, meter.drn, values, token_log, self._now_ms())
+        if records or before.token_count is None:
+            self._store.save(meter.drn, memory, records, self._now_ms())
+            self._on_stored()
+        meter.memory = memory
+
+    async def _read_log(self, meter: PolledMeter, values: Mapping[str, Value]) -> list[dict[str, Value]]:
+        """Read the meter's own list when more than its last token was missed."""
+        if watch.missed_tokens(meter.memory, values) <= 1:
+            return []
+        found = await meter.wire.read(meter.wire.profile.names_of(["token_log"]))
+        return [
+            {name: found[f"log_{place}_{name}"] for name in ("number", "result", "carrier", "tid", "at")}
+            for place in range(1, watch.TOKEN_LOG + 1)
+        ]
+
+    def _failed(self, meter: PolledMeter, error: ModbusError) -> None:
+        if isinstance(error, Stranger):
+            memory, records = watch.observe_stranger(meter.memory, meter.drn, error.serial, self._now_ms())
+            self._tell(meter, memory, *records)
+        actions = meter.session.receive(Failed(random.uniform(0.8, 1.2)), time.monotonic())
+        self._do(meter, actions)
+
+    def _do(self, meter: PolledMeter, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if isinstance(action, NextAt):
+                meter.next_at = action.at
+            elif isinstance(action, TellDown):
+                log.warning("meter %s does not answer", meter.drn)
+                self._tell(meter, replace(meter.memory, is_down=True), self._event(meter, topics.LINK_DOWN))
+            elif isinstance(action, TellUp):
+                log.info("meter %s answers again", meter.drn)
+                self._tell(meter, replace(meter.memory, is_down=False), self._event(meter, topics.LINK_UP))
+
+    def _event(self, meter: PolledMeter, code: str) -> Event:
+        return Event(meter.drn, code, self._now_ms())
+
+    def _tell(self, meter: PolledMeter, memory: Memory, *records: topics.Record) -> None:
+        meter.memory = memory
+        if records:
+            self._store.save(meter.drn, memory, records, self._now_ms())
+            self._on_stored()

@@ -1,0 +1,243 @@
+"""The gateway role of one site: its buses on one side, MQTT on the other, and its own disk between them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from meter_gateway.bus_worker import BusWorker
+from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, MqttLink
+from meter_gateway.outbox import WINDOW, OutboxWindow
+from meter_gateway.outbox_store import OutboxStore, StoredMessage
+from meter_gateway.site_file import Site, parse_site
+from meter_gateway.stop_signal import stop_on_signals
+from meter_gateway.topics import (
+    Birth,
+    BornMeter,
+    Command,
+    Config,
+    Death,
+    PoisonMessage,
+    Rebirth,
+    Receipt,
+    Uplink,
+    decode_down,
+    down_filter,
+    encode,
+    up_topic,
+)
+
+log = logging.getLogger(__name__)
+
+# Resends are looked for this often.
+SEND_S: Final = 1.0
+# A message older than this was queued: its values are history, not the present.
+HISTORICAL_MS: Final = 60_000
+# A clock before this day (2026-01-01) was never set.
+CLOCK_MS: Final = 1_767_225_600_000
+HOUSEKEEPING_S: Final = 600.0
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Gateway:
+    """Glue of one site: config to workers, commands to the journal, the outbox to MQTT."""
+
+    def __init__(self, site: Site, store: OutboxStore, mqtt_url: str) -> None:
+        self._site = site
+        self._store = store
+        self._window = OutboxWindow()
+        self._wake = asyncio.Event()
+        self._config = store.find_config() or Config(0, 2.0, [])
+        self._workers: dict[str, BusWorker] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._link = MqttLink(
+            mqtt_url,
+            client_id=f"raseed-gateway-{site.code}",
+            subscriptions=[down_filter(site.code)],
+            make_will=lambda session: (
+                up_topic(site.code, Death),
+                encode(Death(site.code, store.boot, session)),
+            ),
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set."""
+        self._start_workers()
+        await self._link.start()
+        tasks = [
+            asyncio.create_task(self._hear(), name="hear"),
+            asyncio.create_task(self._send(), name="send"),
+        ]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task is not stopped:
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._stop_workers()
+            death = Death(self._site.code, self._store.boot, self._link.session)
+            await self._link.stop(farewell=(up_topic(self._site.code, Death), encode(death)))
+
+    def _start_workers(self) -> None:
+        """One worker a bus; each takes up what the journal holds open for its meters."""
+        for code, address in self._site.buses.items():
+            devices = [device for device in self._config.devices if device.bus == code]
+            worker = BusWorker(
+                address,
+                devices,
+                store=self._store,
+                poll_s=self._config.poll_s,
+                now_ms=_now_ms,
+                on_stored=self._wake.set,
+            )
+            self._workers[code] = worker
+            self._tasks.append(asyncio.create_task(worker.run(), name=f"bus {code}"))
+        for device in self._config.devices:
+            if device.bus not in self._site.buses:
+                log.error("meter %s names bus %s, which the site file does not have", device.drn, device.bus)
+        for entry in self._store.list_open():
+            owner = self._worker_of(entry.meter)
+            if owner is not None:
+                owner.submit(entry)
+
+    async def _stop_workers(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self._workers.clear()
+
+    def _worker_of(self, drn: str) -> BusWorker | None:
+        return next((worker for worker in self._workers.values() if drn in worker.meters), None)
+
+    async def _hear(self) -> None:
+        while True:
+            event = await self._link.next_event()
+            if isinstance(event, Connected):
+                self._window.reconnected()
+                self._say_birth()
+                self._wake.set()
+            elif isinstance(event, Disconnected):
+                log.debug("offline: records wait on disk")
+            else:
+                await self._take(event)
+                self._link.ack(event)
+
+    async def _take(self, message: Incoming) -> None:
+        try:
+            told = decode_down(message.topic, message.payload)
+        except PoisonMessage as error:
+            log.warning("a message of the headend is not understood: %s", error)
+            return
+        if isinstance(told, Command):
+            self._take_command(told)
+        elif isinstance(told, Receipt):
+            self._store.delete_receipted(told.boot, told.ranges)
+            self._window.receipted(told.boot, told.ranges)
+            self._wake.set()
+        elif isinstance(told, Config):
+            await self._take_config(told)
+        else:
+            assert isinstance(told, Rebirth)  # noqa: S101 - the fourth of four
+            self._say_birth()
+
+    def _take_command(self, command: Command) -> None:
+        worker = self._worker_of(command.meter)
+        if worker is None:
+            # Its device may come with the next config; until then the headend says it again.
+            log.warning("command %d is for meter %s, which is not here", command.command, command.meter)
+            return
+        entry = self._store.accept(command, _now_ms())
+        if entry.state not in ("VERIFIED", "REJECTED", "EXPIRED"):
+            worker.submit(entry)
+        self._wake.set()
+
+    async def _take_config(self, config: Config) -> None:
+        if config == self._config:
+            return
+        log.info("config %d: %d devices", config.version, len(config.devices))
+        changed = (config.poll_s, config.devices) != (self._config.poll_s, self._config.devices)
+        self._store.save_config(config)
+        self._config = config
+        if changed:
+            await self._stop_workers()
+            self._start_workers()
+        self._say_birth()
+
+    def _say_birth(self) -> None:
+        birth = Birth(
+            edge=self._site.code,
+            kind="gateway",
+            boot=self._store.boot,
+            session=self._link.session,
+            sent=_now_ms(),
+            config_version=self._config.version,
+            meters=[BornMeter(device.drn, device.profile) for device in self._config.devices],
+        )
+        self._link.publish(up_topic(self._site.code, Birth), encode(birth))
+
+    async def _send(self) -> None:
+        kept_house_at = 0.0
+        while True:
+            if self._link.connected:
+                self._send_due()
+            if time.monotonic() - kept_house_at > HOUSEKEEPING_S:
+                kept_house_at = time.monotonic()
+                self._store.forget_settled(_now_ms())
+                gone = self._store.trim()
+                if gone:
+                    log.warning("%d messages of loads were given up: the platform is away too long", gone)
+            try:
+                await asyncio.wait_for(self._wake.wait(), SEND_S)
+            except TimeoutError:
+                continue
+            self._wake.clear()
+
+    def _send_due(self) -> None:
+        now = time.monotonic()
+        keys = self._window.overdue(now)
+        fresh = [key for key in self._store.list_keys(WINDOW) if not self._window.is_under_way(key)]
+        for key in [*keys, *fresh[: max(0, self._window.room)]]:
+            message = self._store.find_message(key)
+            if message is None:
+                self._window.receipted(key[0], [(key[1], key[1])])
+            elif self._publish(message):
+                self._window.sent(key, now)
+            else:
+                return
+
+    def _publish(self, message: StoredMessage) -> bool:
+        now = _now_ms()
+        uplink = Uplink(
+            edge=self._site.code,
+            boot=message.boot,
+            seq=message.seq,
+            sent=now,
+            records=message.records,
+            historical=message.boot != self._store.boot or now - message.made_ms > HISTORICAL_MS,
+            clock_ok=now > CLOCK_MS,
+        )
+        return self._link.publish(up_topic(self._site.code, Uplink), encode(uplink))
+
+
+async def run(*, mqtt_url: str, site_file: Path | str, state_dir: Path | str) -> None:
+    """Serve the site of `site_file` until SIGTERM or SIGINT. Raises InvalidSite, InvalidMqttUrl, OSError."""
+    stop = stop_on_signals()
+    site = parse_site(Path(site_file).read_text("utf-8"))  # noqa: ASYNC240 - once, before anything runs
+    store = OutboxStore(Path(state_dir) / f"gateway-{site.code}.sqlite")
+    try:
+        log.info("gateway of %s is up, boot %d", site.code, store.boot)
+        await Gateway(site, store, mqtt_url).run(stop)
+    finally:
+        store.close()
+        log.info("gateway of %s is down", site.code)

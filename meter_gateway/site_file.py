@@ -1,0 +1,103 @@
+"""site.toml: where the buses of a site are, by name; read by the gateway of that site only."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+Framer = Literal["tcp", "rtu", "rtu_over_tcp"]
+# A meter on a wire answers within this time or not at all; a site may say otherwise.
+DEFAULT_TIMEOUT_S: Final = {"tcp": 1.0, "rtu": 0.6, "rtu_over_tcp": 1.0}
+# After a time-out on a shared wire: how long the latest answer may still be under way.
+DEFAULT_QUIET_S: Final = 0.5
+_CODE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class InvalidSite(ValueError):
+    """A site file that cannot be used; the text says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusAddress:
+    """One bus: host and port (tcp, rtu_over_tcp), or tty and baud rate (rtu)."""
+
+    code: str
+    framer: Framer
+    host: str
+    port: int
+    tty: str
+    baud: int
+    timeout_s: float
+    quiet_s: float
+
+    @property
+    def is_rtu(self) -> bool:
+        """Whether frames carry no transaction number, so that a late answer looks like the next one."""
+        return self.framer != "tcp"
+
+    @property
+    def silence_s(self) -> float:
+        """Silence between frames: 3.5 characters of 11 bits, not under 1.75 ms (Modbus serial line 2.5.1.1)."""
+        return max(3.5 * 11 / self.baud, 0.00175) if self.is_rtu else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site: its code is the gateway's edge name."""
+
+    code: str
+    buses: Mapping[str, BusAddress]
+
+
+def parse_site(text: str) -> Site:
+    """Return the checked site. Raises InvalidSite."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSite(f"site file is no TOML: {error}") from None
+    code = data.get("site")
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        raise InvalidSite('site file needs a line like  site = "site-1"')
+    buses: dict[str, BusAddress] = {}
+    taken: dict[str, str] = {}
+    for entry in data.get("bus", []):
+        bus = _bus(entry)
+        if bus.code in buses:
+            raise InvalidSite(f"bus {bus.code} is named twice")
+        where = bus.tty or f"{bus.host}:{bus.port}"
+        if where in taken:
+            # Two framers, or two masters, on one converter garble each other.
+            raise InvalidSite(f"buses {taken[where]} and {bus.code} share {where}")
+        taken[where] = bus.code
+        buses[bus.code] = bus
+    return Site(code, buses)
+
+
+def _bus(entry: Mapping[str, Any]) -> BusAddress:
+    code, framer = entry.get("code"), entry.get("framer")
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        raise InvalidSite("every [[bus]] needs a code")
+    if framer not in ("tcp", "rtu", "rtu_over_tcp"):
+        raise InvalidSite(f"bus {code}: framer is tcp, rtu or rtu_over_tcp, not {framer!r}")
+    host, port, tty = "", 0, ""
+    if framer == "rtu":
+        tty = str(entry.get("tty", ""))
+        if not tty:
+            raise InvalidSite(f"bus {code}: an rtu bus needs a tty")
+    else:
+        host, _, digits = str(entry.get("address", "")).rpartition(":")
+        if not host or not digits.isdecimal() or not 0 < int(digits) < 65536:
+            raise InvalidSite(f"bus {code}: address looks like 127.0.0.1:502")
+        port = int(digits)
+    try:
+        baud = int(entry.get("baud", 9600))
+        timeout_s = float(entry.get("timeout_s", DEFAULT_TIMEOUT_S[framer]))
+        quiet_s = float(entry.get("quiet_s", DEFAULT_QUIET_S))
+    except (TypeError, ValueError):
+        raise InvalidSite(f"bus {code}: baud, timeout_s and quiet_s are numbers") from None
+    if baud < 300 or not 0 < timeout_s <= 10 or not 0 <= quiet_s <= 10:
+        raise InvalidSite(f"bus {code}: baud from 300, timeout_s and quiet_s up to 10")
+    return BusAddress(code, framer, host, port, tty, baud, timeout_s, quiet_s)
