@@ -12,6 +12,7 @@ from token_engine.encode import (
     CREDIT,
     EXTENDED_SET,
     FLAG_INDEX,
+    FOURTH_SECTION,
     SET_POWER_LIMIT,
     SET_TARIFF_RATE,
     SET_UNBALANCE_LIMIT,
@@ -21,7 +22,7 @@ from token_engine.encode import (
 )
 from token_engine.errors import InvalidIdentity, InvalidTokenText, TokenRejected
 from token_engine.fields import MAX_AMOUNT
-from token_engine.identifiers import KeyType, MeterKeyIdentity, key_expired
+from token_engine.identifiers import EncryptionAlgorithm, KeyType, MeterKeyIdentity, key_expired
 from token_engine.key_change import NOTHING_PENDING, PendingSections, assemble
 from token_engine.key_material import DecoderKey
 from token_engine.token_effect import (
@@ -268,7 +269,10 @@ def _manage(caps: MeterCapabilities, token: DecodedToken) -> TokenEffect:
 def _key_change(
     state: MeterTokenState, token: DecodedToken, now: datetime
 ) -> tuple[MeterTokenState, TokenOutcome]:
-    if token.subclass not in state.capabilities.management_subclasses:
+    misty = state.identity.ea is EncryptionAlgorithm.MISTY1
+    if token.subclass not in state.capabilities.management_subclasses or (
+        token.subclass == FOURTH_SECTION and not misty  # EA07 has three sections at most
+    ):
         raise TokenRejected(TokenResult.FUNCTION_ERROR)
     pending = state.pending.with_section(token.subclass, token.payload44, now)
     dropped = replace(state, pending=NOTHING_PENDING)

@@ -5,6 +5,7 @@ The tables are a resource, not part of the rule: `SAMPLE` is the set printed in 
 matter of the STS Association.
 """
 
+import json
 from dataclasses import dataclass
 from functools import cache
 
@@ -31,6 +32,16 @@ class StaTables:
         for table, size in ((self.s1, 16), (self.s2, 16), (self.p, 64)):
             if sorted(table) != list(range(size)):
                 raise InvalidKey(f"a cipher table must hold each of 0 to {size - 1} once")
+
+    @classmethod
+    def from_text(cls, text: str) -> "StaTables":
+        """Read tables from a JSON resource {"s1": [16], "s2": [16], "p": [64]}. Raises InvalidKey."""
+        try:
+            content = json.loads(text)
+            s1, s2, p = (tuple(int(number) for number in content[name]) for name in ("s1", "s2", "p"))
+        except (ValueError, KeyError, TypeError):
+            raise InvalidKey("cipher tables are JSON with the lists s1, s2 and p") from None
+        return cls(s1, s2, p)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

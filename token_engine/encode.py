@@ -61,7 +61,14 @@ def seal(
 
 
 def credit_token(
-    key: DecoderKey, ea: EncryptionAlgorithm, *, subclass: int, amount: int, tid: int, rnd: int
+    key: DecoderKey,
+    ea: EncryptionAlgorithm,
+    *,
+    subclass: int,
+    amount: int,
+    tid: int,
+    rnd: int,
+    tables: StaTables = PRODUCTION,
 ) -> str:
     """Credit of `amount` tenths of kWh, m3 or minute (subclass 0-3); the token carries it rounded up.
 
@@ -69,10 +76,18 @@ def credit_token(
     """
     if not 0 <= subclass <= 3:
         raise InvalidField(f"credit in units has subclass 0 to 3, not {subclass}")
-    return seal(key, ea, CREDIT, pack_payload(subclass, rnd, tid, encode_amount(amount)))
+    return seal(key, ea, CREDIT, pack_payload(subclass, rnd, tid, encode_amount(amount)), tables)
 
 
-def currency_token(key: DecoderKey, ea: EncryptionAlgorithm, *, subclass: int, units: int, tid: int) -> str:
+def currency_token(
+    key: DecoderKey,
+    ea: EncryptionAlgorithm,
+    *,
+    subclass: int,
+    units: int,
+    tid: int,
+    tables: StaTables = PRODUCTION,
+) -> str:
     """Credit of money in 1e-5 of the base currency unit (subclass 4-7), which may be negative.
 
     Raises InvalidAmount, InvalidField.
@@ -80,7 +95,7 @@ def currency_token(key: DecoderKey, ea: EncryptionAlgorithm, *, subclass: int, u
     if subclass not in CURRENCY_SUBCLASSES:
         raise InvalidField(f"credit in currency has subclass 4 to 7, not {subclass}")
     sign_exponent, value = encode_currency(units)
-    return seal(key, ea, CREDIT, pack_payload(subclass, sign_exponent, tid, value))
+    return seal(key, ea, CREDIT, pack_payload(subclass, sign_exponent, tid, value), tables)
 
 
 def meter_test_token(*, control: int, mfr_code: int = 0, four_digit_mfr: bool = False) -> str:
@@ -108,50 +123,101 @@ def _clear_token(subclass: int, payload44: int) -> str:
 
 
 def management_token(
-    key: DecoderKey, ea: EncryptionAlgorithm, *, subclass: int, value: int, tid: int, rnd: int
+    key: DecoderKey,
+    ea: EncryptionAlgorithm,
+    *,
+    subclass: int,
+    value: int,
+    tid: int,
+    rnd: int,
+    tables: StaTables = PRODUCTION,
 ) -> str:
     """A class 2 token with RND, TID and a raw 16-bit value. Raises InvalidField for key-change subclasses."""
     if subclass in {FIRST_SECTION, SECOND_SECTION, THIRD_SECTION, FOURTH_SECTION}:
         raise InvalidField("key-change sections have no TID: use key_change_tokens")
-    return seal(key, ea, MANAGEMENT, pack_payload(subclass, rnd, tid, value))
+    return seal(key, ea, MANAGEMENT, pack_payload(subclass, rnd, tid, value), tables)
 
 
-def power_limit_token(key: DecoderKey, ea: EncryptionAlgorithm, *, watts: int, tid: int, rnd: int) -> str:
+def power_limit_token(
+    key: DecoderKey,
+    ea: EncryptionAlgorithm,
+    *,
+    watts: int,
+    tid: int,
+    rnd: int,
+    tables: StaTables = PRODUCTION,
+) -> str:
     """Set the maximum power limit in watts. Raises InvalidAmount."""
-    return management_token(key, ea, subclass=SET_POWER_LIMIT, value=encode_amount(watts), tid=tid, rnd=rnd)
-
-
-def unbalance_limit_token(key: DecoderKey, ea: EncryptionAlgorithm, *, watts: int, tid: int, rnd: int) -> str:
-    """Set the maximum phase power unbalance in watts. Raises InvalidAmount."""
     return management_token(
-        key, ea, subclass=SET_UNBALANCE_LIMIT, value=encode_amount(watts), tid=tid, rnd=rnd
+        key, ea, subclass=SET_POWER_LIMIT, value=encode_amount(watts), tid=tid, rnd=rnd, tables=tables
     )
 
 
-def clear_credit_token(key: DecoderKey, ea: EncryptionAlgorithm, *, register: int, tid: int, rnd: int) -> str:
+def unbalance_limit_token(
+    key: DecoderKey,
+    ea: EncryptionAlgorithm,
+    *,
+    watts: int,
+    tid: int,
+    rnd: int,
+    tables: StaTables = PRODUCTION,
+) -> str:
+    """Set the maximum phase power unbalance in watts. Raises InvalidAmount."""
+    return management_token(
+        key, ea, subclass=SET_UNBALANCE_LIMIT, value=encode_amount(watts), tid=tid, rnd=rnd, tables=tables
+    )
+
+
+def clear_credit_token(
+    key: DecoderKey,
+    ea: EncryptionAlgorithm,
+    *,
+    register: int,
+    tid: int,
+    rnd: int,
+    tables: StaTables = PRODUCTION,
+) -> str:
     """Clear one credit register (0-3 units, 4-7 currency) or CLEAR_ALL_REGISTERS. Raises InvalidField."""
     if register != CLEAR_ALL_REGISTERS and not 0 <= register <= 7:
         raise InvalidField(f"a credit register is 0 to 7 or FFFF, not {register}")
-    return management_token(key, ea, subclass=CLEAR_CREDIT, value=register, tid=tid, rnd=rnd)
+    return management_token(key, ea, subclass=CLEAR_CREDIT, value=register, tid=tid, rnd=rnd, tables=tables)
 
 
-def clear_tamper_token(key: DecoderKey, ea: EncryptionAlgorithm, *, tid: int, rnd: int) -> str:
+def clear_tamper_token(
+    key: DecoderKey, ea: EncryptionAlgorithm, *, tid: int, rnd: int, tables: StaTables = PRODUCTION
+) -> str:
     """Clear the tamper condition."""
-    return management_token(key, ea, subclass=CLEAR_TAMPER, value=0, tid=tid, rnd=rnd)
+    return management_token(key, ea, subclass=CLEAR_TAMPER, value=0, tid=tid, rnd=rnd, tables=tables)
 
 
 def extended_set_token(
-    key: DecoderKey, ea: EncryptionAlgorithm, *, index: int, value: int, tid: int, rnd: int
+    key: DecoderKey,
+    ea: EncryptionAlgorithm,
+    *,
+    index: int,
+    value: int,
+    tid: int,
+    rnd: int,
+    tables: StaTables = PRODUCTION,
 ) -> str:
     """Extended set (STS 202-5): index(6) and value(10); see flag_token for index 63. Raises InvalidField."""
     packed = check_bits("index", index, 6) << 10 | check_bits("value", value, 10)
-    return management_token(key, ea, subclass=EXTENDED_SET, value=packed, tid=tid, rnd=rnd)
+    return management_token(key, ea, subclass=EXTENDED_SET, value=packed, tid=tid, rnd=rnd, tables=tables)
 
 
-def flag_token(key: DecoderKey, ea: EncryptionAlgorithm, *, flag: int, on: bool, tid: int, rnd: int) -> str:
+def flag_token(
+    key: DecoderKey,
+    ea: EncryptionAlgorithm,
+    *,
+    flag: int,
+    on: bool,
+    tid: int,
+    rnd: int,
+    tables: StaTables = PRODUCTION,
+) -> str:
     """Set or clear one flag (extended set, index 63: flag(9) value(1)). Raises InvalidField."""
     value = check_bits("flag", flag, 9) << 1 | int(on)
-    return extended_set_token(key, ea, index=FLAG_INDEX, value=value, tid=tid, rnd=rnd)
+    return extended_set_token(key, ea, index=FLAG_INDEX, value=value, tid=tid, rnd=rnd, tables=tables)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar
 
+from token_engine.cipher import PRODUCTION, StaTables
 from token_engine.encode import KeyChange, credit_token, key_change_tokens, management_token
 from token_engine.errors import TokenEngineError, VaultRefused, VaultTimeout
 from token_engine.fields import decode_amount, encode_amount
@@ -29,9 +30,13 @@ ResultT = TypeVar("ResultT", IssuedToken, IssuedKeyChange)
 
 
 class IssuingVault(ABC):
-    """An EngineeringVault, idempotent by request id, over keys that its kind keeps in its own way."""
+    """An EngineeringVault, idempotent by request id, over keys that its kind keeps in its own way.
 
-    def __init__(self) -> None:
+    `tables` are those of EA07: PRODUCTION, SAMPLE or a set read with StaTables.from_text.
+    """
+
+    def __init__(self, tables: StaTables = PRODUCTION) -> None:
+        self._tables = tables
         self._issued: OrderedDict[str, tuple[Request, IssuedToken | IssuedKeyChange]] = OrderedDict()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -113,6 +118,7 @@ class IssuingVault(ABC):
             amount=request.amount,
             tid=request.tid,
             rnd=request.rnd,
+            tables=self._tables,
         )
         return IssuedToken(request.request_id, digits, carried, request.tid, self.check_value(meter))
 
@@ -126,6 +132,7 @@ class IssuingVault(ABC):
             value=request.value,
             tid=request.tid,
             rnd=request.rnd,
+            tables=self._tables,
         )
         return IssuedToken(request.request_id, digits, request.value, request.tid, self.check_value(meter))
 
@@ -135,7 +142,10 @@ class IssuingVault(ABC):
             old, new, await self._decoder_key(old), await self._decoder_key(new), request.with_sgc
         )
         return IssuedKeyChange(
-            request.request_id, key_change_tokens(change), self.check_value(old), self.check_value(new)
+            request.request_id,
+            key_change_tokens(change, self._tables),
+            self.check_value(old),
+            self.check_value(new),
         )
 
 

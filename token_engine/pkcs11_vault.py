@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
 from typing import Any
 
+from token_engine.cipher import PRODUCTION, StaTables
 from token_engine.decoder_key import VendingKey, dkga04_message
 from token_engine.errors import InvalidKey, VaultRefused, VaultTimeout
 from token_engine.identifiers import BaseDate, KeyGeneration, KeyType, MeterKeyIdentity
@@ -69,8 +70,10 @@ def import_key(session: Any, address: KeyAddress, vending_key: VendingKey) -> No
 class Pkcs11Vault(IssuingVault):
     """A vault over one session of a module; the session is used by one thread, a bounded queue before it."""
 
-    def __init__(self, session: Any, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        super().__init__()
+    def __init__(
+        self, session: Any, timeout_s: float = DEFAULT_TIMEOUT_S, tables: StaTables = PRODUCTION
+    ) -> None:
+        super().__init__(tables)
         self._session = session
         self._timeout_s = timeout_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pkcs11")

@@ -9,6 +9,7 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from token_engine.cipher import PRODUCTION, StaTables
 from token_engine.decoder_key import VendingKey
 from token_engine.errors import VaultDamaged
 from token_engine.key_material import CHECK_VALUE_BYTES, KeyMaterial
@@ -89,8 +90,8 @@ def rotate_wrapping_key(path: Path, old: WrappingKey, new: WrappingKey) -> int:
 class SealedVault(SoftwareVault):
     """A software vault over a vault file. A file that does not open leaves the keys in use as they are."""
 
-    def __init__(self, held: SealedKeys) -> None:
-        super().__init__(held.keys)
+    def __init__(self, held: SealedKeys, tables: StaTables = PRODUCTION) -> None:
+        super().__init__(held.keys, tables)
         self._generation = held.generation
 
     @property
@@ -99,9 +100,9 @@ class SealedVault(SoftwareVault):
         return self._generation
 
     @classmethod
-    def load(cls, path: Path, wrapping_key: WrappingKey) -> Self:
+    def load(cls, path: Path, wrapping_key: WrappingKey, tables: StaTables = PRODUCTION) -> Self:
         """Open a vault file. Raises VaultDamaged."""
-        return cls(read_sealed_file(path, wrapping_key))
+        return cls(read_sealed_file(path, wrapping_key), tables)
 
     def reload(self, path: Path, wrapping_key: WrappingKey) -> None:
         """Take the keys of a newer file, all or none. Raises VaultDamaged, also for an older generation."""

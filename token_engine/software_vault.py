@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from token_engine.cipher import PRODUCTION, StaTables
 from token_engine.decoder_key import VendingKey, derive
 from token_engine.errors import InvalidKey, VaultDamaged, VaultRefused
 from token_engine.identifiers import MeterKeyIdentity, SupplyGroup, check_key_revision
@@ -23,8 +24,8 @@ from token_engine.vending_key_file import (
 class SoftwareVault(IssuingVault):
     """A vault over keys in memory; it never times out."""
 
-    def __init__(self, vending_keys: Mapping[KeyAddress, VendingKey]) -> None:
-        super().__init__()
+    def __init__(self, vending_keys: Mapping[KeyAddress, VendingKey], tables: StaTables = PRODUCTION) -> None:
+        super().__init__(tables)
         self._keys = _checked_keys(vending_keys)
 
     def __repr__(self) -> str:
@@ -44,9 +45,9 @@ class SoftwareVault(IssuingVault):
         return derive(self._key_of(meter), meter)
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
+    def from_file(cls, path: Path, tables: StaTables = PRODUCTION) -> Self:
         """Read a JSON file of vending keys. Raises VaultDamaged without repeating what it read."""
-        return cls(parse_keys(read_bounded(path).decode("utf-8", "replace"), path.name))
+        return cls(parse_keys(read_bounded(path).decode("utf-8", "replace"), path.name), tables)
 
     async def _decoder_key(self, meter: MeterKeyIdentity) -> DecoderKey:
         return self.decoder_key_for(meter)

@@ -1,13 +1,13 @@
 """Token digits as people type and read them, in any of the digits used in the Gulf."""
 
+from unicodedata import decimal
+
 from token_engine.errors import InvalidTokenText
 from token_engine.fields import TOKEN_DIGITS
 
 NO_BREAK_SPACE = "\u00a0"
 MAX_TYPED = 200  # 20 digits with several separators each; longer input is not a token
 
-# Arabic-Indic U+0660.. and Persian U+06F0.. digits, as phones in the region write them.
-_DIGITS = {ord(zero) + n: str(n) for zero in "0\u0660\u06f0" for n in range(10)}
 # Spaces of all kinds, hyphens and dashes, the Arabic tatweel, separators and the invisible direction marks
 # that come along when a token is copied out of a message.
 _SEPARATORS = dict.fromkeys(
@@ -18,18 +18,19 @@ _SEPARATORS = dict.fromkeys(
     ),
     "",
 )
-_TRANSLATION: dict[int, str] = _SEPARATORS | _DIGITS
 
 
 def normalise_digits(text: str) -> str:
     """The 20 bare ASCII digits of what was typed; spaces, hyphens and direction marks are dropped.
 
-    Accepts Arabic-Indic and Persian digits. Raises InvalidTokenText with reason `letter`, `too_short` or
+    Accepts Arabic-Indic, Persian and every other script's decimal digits, since people paste from phones set to
+    any of them. Raises InvalidTokenText with reason `letter`, `too_short` or
     `too_long`.
     """
-    digits = text[:MAX_TYPED].translate(_TRANSLATION)
-    if not (digits.isascii() and digits.isdigit()) and digits:
+    typed = text[:MAX_TYPED].translate(_SEPARATORS)
+    if typed and not typed.isdecimal():
         raise InvalidTokenText("letter", "a token has digits only")
+    digits = "".join(str(decimal(char)) for char in typed)
     if len(digits) < TOKEN_DIGITS:
         raise InvalidTokenText("too_short", f"a token has {TOKEN_DIGITS} digits, {len(digits)} were given")
     if len(digits) > TOKEN_DIGITS or len(text) > MAX_TYPED:

@@ -16,6 +16,7 @@ from token_engine.encode import (
     clear_tamper_token,
     credit_token,
     currency_token,
+    data_block,
     extended_read_token,
     extended_set_token,
     flag_token,
@@ -26,6 +27,8 @@ from token_engine.encode import (
     seal,
     unbalance_limit_token,
 )
+from token_engine.explain import explain
+from token_engine.fields import to_digits, transpose
 from token_engine.identifiers import EncryptionAlgorithm, KeyType
 from token_engine.key_material import DecoderKey
 from token_engine.token_effect import (
@@ -291,6 +294,37 @@ def test_any_entry_gets_an_answer_and_only_accepted_ones_change_what_counts(mete
             state.identity,
             state.decoder_key,
         )
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 1, 2]), st.integers(0, 15), st.integers(0, 2**44 - 1)), max_size=8
+    ),
+    st.sampled_from([STA, EncryptionAlgorithm.MISTY1]),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_authentic_token_gets_an_answer(meter, tokens, ea):
+    """The rare wrong token that passes 16 bits of CRC holds anything at all: the meter must bear it."""
+    key = DecoderKey(bytes(ea.key_bytes))
+    every = MeterCapabilities(
+        management_subclasses=frozenset(range(16)), credit_subclasses=frozenset(range(8))
+    )
+    state = MeterTokenState(replace(meter, ea=ea), key, every)
+    for token_class, subclass, payload44 in tokens:
+        payload = subclass << 44 | payload44
+        if token_class == 1:
+            digits = to_digits(transpose(1, data_block(1, payload)))
+        else:
+            digits = seal(state.decoder_key, ea, token_class, payload)
+        state, outcome = enter(state, digits, NOW)
+        assert outcome.result not in {TokenResult.CRC_ERROR, TokenResult.FORMAT_ERROR}
+        assert explain(digits, state.decoder_key, ea)
+        assert MeterTokenState.from_dict(state.to_dict()) == state
+
+
+def test_sta_meters_have_no_fourth_section(fresh):
+    fourth = seal(KEY, STA, 2, 9 << 44)
+    assert enter(fresh, fourth, NOW)[1].result is TokenResult.FUNCTION_ERROR
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=80))

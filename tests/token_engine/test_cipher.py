@@ -1,5 +1,7 @@
 """EA07 against the published blocks, both directions, with either set of tables."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +58,14 @@ def test_a_key_of_another_size_is_refused(key):
     for function in (sta_encrypt, sta_decrypt):
         with pytest.raises(InvalidKey):
             function(key, 0)
+
+
+def test_tables_can_come_from_a_resource():
+    text = json.dumps({"s1": SAMPLE.s1, "s2": SAMPLE.s2, "p": SAMPLE.p})
+    assert StaTables.from_text(text) == SAMPLE
+    for damaged in ("", "[]", "{}", text.replace('"p"', '"q"'), text.replace("12", '"x"', 1)):
+        with pytest.raises(InvalidKey):
+            StaTables.from_text(damaged)
 
 
 def test_tables_that_are_not_bijective_are_refused():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from token_engine.cipher import SAMPLE
 from token_engine.decode import decode, decode_clear
 from token_engine.encode import (
     ALL_TESTS,
@@ -73,6 +74,24 @@ def test_published_engineering_tokens():
 def test_engineering_fields_come_back(make, subclass, value):
     read = decode(make(), KEY, STA)
     assert (read.token_class, read.subclass, read.value, read.tid, read.nibble) == (2, subclass, value, 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "fields"),
+    [
+        (credit_token, {"subclass": 0, "amount": 1, "rnd": 1}),
+        (currency_token, {"subclass": 4, "units": 1}),
+        (power_limit_token, {"watts": 1, "rnd": 1}),
+        (unbalance_limit_token, {"watts": 1, "rnd": 1}),
+        (clear_credit_token, {"register": 0, "rnd": 1}),
+        (clear_tamper_token, {"rnd": 1}),
+        (flag_token, {"flag": 1, "on": True, "rnd": 1}),
+    ],
+)
+def test_every_kind_takes_other_cipher_tables(make, fields):
+    sample = make(KEY, STA, tid=9, tables=SAMPLE, **fields)
+    assert decode(sample, KEY, STA, SAMPLE) == decode(make(KEY, STA, tid=9, **fields), KEY, STA)
+    assert sample != make(KEY, STA, tid=9, **fields)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from token_engine import issuing_vault, software_vault
 from token_engine.acceptance import MeterTokenState, enter
+from token_engine.cipher import SAMPLE
 from token_engine.decode import decode
 from token_engine.errors import InvalidIdentity, InvalidKey, VaultDamaged, VaultRefused
 from token_engine.identifiers import BaseDate, KeyType
@@ -119,6 +120,15 @@ def test_a_key_change_set_moves_a_meter(vault, meter):
         state, outcome = enter(state, digits, BaseDate.Y2014.instant)
         assert outcome.result.is_accepted
     assert (state.identity, state.decoder_key) == (new, vault.decoder_key_for(new))
+
+
+def test_the_cipher_tables_are_a_choice(vending_keys, request_of, meter):
+    sample = SoftwareVault(vending_keys, SAMPLE)
+    issued = run(sample.issue_credit(request_of()))
+    assert issued.digits != "70630503470028726114"
+    state = MeterTokenState(meter, sample.decoder_key_for(meter))
+    assert enter(state, issued.digits, BaseDate.Y2014.instant, tables=SAMPLE)[1].result.is_accepted
+    assert not enter(state, issued.digits, BaseDate.Y2014.instant)[1].result.is_accepted
 
 
 def test_keys_show_nowhere(vault, request_of, meter):
