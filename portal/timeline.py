@@ -80,6 +80,7 @@ _TITLES: Final[dict[tuple[str, str], tuple[Tone, str, bool]]] = {
     ("message", "payment"): ("info", msg("SMS: payment"), True),
     ("message", "ticket"): ("info", msg("SMS: request"), True),
     ("message", "outage"): ("info", msg("SMS: supply interruption"), True),
+    ("reveal", "shown"): ("warn", msg("Token shown to staff"), False),
     ("installation", "installed"): ("info", msg("Meter installed"), True),
 }
 
@@ -224,6 +225,8 @@ def _text(row: TimelineRow, language: Language) -> str:
             return f"{detail['reference']} · {actor}{body or detail['subject']}"
         case "message":
             return mask_body(row.kind, str(detail["text"]))
+        case "reveal":
+            return f"{mask_token(str(detail['digits']))} · {detail['actor']}: {detail['why']}"
         case "installation":
             return str(detail.get("usage_point") or "")
     return ""

@@ -70,6 +70,11 @@ _PARTS = (
            OR m.reference IN (SELECT s.vend_id::text FROM billing.v_sale s WHERE s.meter_id = %(meter)s
                               UNION ALL
                               SELECT t.reference FROM portal.ticket t WHERE t.meter_id = %(meter)s))""",
+    """SELECT r.occurred_at, 'reveal', 'shown', NULL, t.meter_id,
+              jsonb_build_object('nr', r.id, 'digits', t.digits, 'actor', l.display_name, 'why', r.reason)
+         FROM portal.token_reveal r JOIN billing.v_token t ON t.token_id = r.token_id
+         JOIN scope ON scope.meter_id = t.meter_id JOIN portal.login l ON l.id = r.login_id
+        WHERE r.occurred_at < %(before)s AND r.occurred_at >= scope.since""",
     """SELECT i.installed_at, 'installation', 'installed', NULL, i.meter_id,
               jsonb_build_object('usage_point', i.usage_point)
          FROM meter_gateway.v_meter i JOIN scope ON scope.meter_id = i.meter_id
@@ -94,7 +99,18 @@ SELECT told.at, told.source, told.kind, told.is_public, told.meter_id, told.deta
 _RANK = {
     name: rank
     for rank, name in enumerate(
-        ("message", "outage", "command", "meter", "token", "vend", "payment", "ticket", "installation")
+        (
+            "message",
+            "reveal",
+            "outage",
+            "command",
+            "meter",
+            "token",
+            "vend",
+            "payment",
+            "ticket",
+            "installation",
+        )
     )
 }
 

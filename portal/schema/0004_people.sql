@@ -142,6 +142,18 @@ CREATE TABLE attachment (
 );
 CREATE INDEX ON attachment (ticket_id);
 
+-- Staff see tokens masked; whoever looks at one whole is written down.
+CREATE TABLE token_reveal (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  token_id bigint NOT NULL REFERENCES billing.token,
+  login_id bigint NOT NULL REFERENCES login,
+  reason text NOT NULL CHECK (length(reason) BETWEEN 1 AND 200),
+  occurred_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON token_reveal (token_id);
+CREATE TRIGGER token_reveal_is_a_fact BEFORE UPDATE OR DELETE ON token_reveal
+  FOR EACH ROW EXECUTE FUNCTION meter_gateway.refuse_change();
+
 -- A calendar as data: versions are kept, past time uses the version that was valid then.
 CREATE TABLE work_calendar (
   code text NOT NULL,
