@@ -17,7 +17,7 @@ class KeyMaterial:
     three bytes of HMAC-SHA-256 over a fixed label.
     """
 
-    __slots__ = ("_secret",)
+    __slots__ = ("_check", "_secret")
     sizes: ClassVar[tuple[int, ...]] = ()
     what: ClassVar[str] = "a key"
 
@@ -26,6 +26,7 @@ class KeyMaterial:
             allowed = " or ".join(str(size) for size in self.sizes)
             raise InvalidKey(f"{self.what} has {allowed} bytes, not {len(secret)}")
         self._secret = bytes(secret)
+        self._check = ""
 
     @classmethod
     def from_hex(cls, text: str) -> Self:
@@ -43,7 +44,9 @@ class KeyMaterial:
     @property
     def check_value(self) -> str:
         """Six hexadecimal digits that name this key without telling it."""
-        return hmac.digest(self._secret, CHECK_LABEL, sha256)[:CHECK_VALUE_BYTES].hex().upper()
+        if not self._check:
+            self._check = hmac.digest(self._secret, CHECK_LABEL, sha256)[:CHECK_VALUE_BYTES].hex().upper()
+        return self._check
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {len(self._secret) * 8} bit, check value {self.check_value}>"
