@@ -1,4 +1,4 @@
-"""The part of the check that is about people: an outage from last gasp to restoration, a ticket from open to resolved."""
+"""The check's steps about people: an outage from last gasp to restoration, a ticket from open to resolved."""
 
 from __future__ import annotations
 

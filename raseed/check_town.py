@@ -116,8 +116,8 @@ class CheckTown:
         page = await visitor.submit(page, f"/my/meters/{meter.drn}/buy", amount=amount)
         if "/my/quotes/" not in page.url:
             raise CheckFailed(f"no quote for {amount} OMR: {page.text[:200]}")
-        words = {"again": "yes"} if any(f.get("name") == "again" for f in page.attributes) else {}
-        page = await visitor.submit(page, "/pay", **words)
+        asks_again = any(found.get("name") == "again" for found in page.attributes)
+        page = await visitor.submit(page, "/pay", button=("again", "yes") if asks_again else None)
         address = page.url
         payment_id = UUID(_first(parse_qs(urlsplit(address).query), "payment", "payment_id", "id"))
         amount_minor = (
