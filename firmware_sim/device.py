@@ -21,6 +21,9 @@ HAND_AFTER_MS: Final = 20_000
 # Sleeping machines wake up: what they slept through is not drawn in one gulp.
 MAX_STEP_MS: Final = 600_000
 
+# A second draws less than one Wh: a household is counted in millionths, the meter in whole ones.
+PARTS: Final = 1_000_000
+
 Listener = Callable[[MeterState, Events], None]
 Clock = Callable[[], int]
 
@@ -45,7 +48,7 @@ class Device:
         self._listeners: list[Listener] = []
         self._fault_listeners: list[Callable[[str, bool], None]] = []
         self._stepped_ms = clock()
-        self._owed = 0.0  # part of a Wh or mL that a speed other than 1 leaves over
+        self._owed_parts = 0  # what is left of a Wh or mL that is not full yet
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` inside the transaction of each change that has events."""
@@ -71,9 +74,9 @@ class Device:
         use = load = 0
         if self.meter.usage_point_code is not None:
             start, now = _instant(start_ms), _instant(now_ms)
-            owed = use_between(self.town, self.meter, start, now) * speed + self._owed
-            use, load = int(owed), load_at(self.town, self.meter, now)
-            self._owed = owed - use
+            drawn = use_between(self.town, self.meter, start, now, PARTS)
+            use, self._owed_parts = divmod(self._owed_parts + int(drawn * speed), PARTS)
+            load = load_at(self.town, self.meter, now)
         self._take(rules.step(self.state, now_ms, use, load), vitals_only=True)
 
     def type_token(self, digits: str) -> TokenAnswer:

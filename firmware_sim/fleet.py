@@ -240,8 +240,8 @@ async def run(
     control = ControlServer(FleetControl(fleet).handle, control_port)
     try:
         fleet.build(Path(vault_file))
-        await control.start()
         await wires.start(addresses, endpoint)
+        await control.start()  # last: who is answered here finds every wire open
         log.info("%d meters run, control port %d", len(fleet.devices), control.port)
         await _tick_until(stop, fleet)
     finally:

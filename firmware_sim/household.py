@@ -82,14 +82,14 @@ def load_at(town: Town, meter: TownMeter, at: datetime) -> int:
     return 2 * half_hour_use(town, meter, local.date())[local.hour * 2 + local.minute // 30]
 
 
-def use_between(town: Town, meter: TownMeter, start: datetime, end: datetime) -> int:
-    """Wh or mL drawn from `start` to `end`; the pieces of a longer time add up to the whole without drift."""
+def use_between(town: Town, meter: TownMeter, start: datetime, end: datetime, parts: int = 1) -> int:
+    """Wh or mL, in `parts` of one, drawn from `start` to `end`; pieces add up to the whole without drift."""
     first, last = start.astimezone(LOCAL), end.astimezone(LOCAL)
     if last <= first:
         return 0
-    use = _drawn_by(town, meter, last) - _drawn_by(town, meter, first)
+    use = _drawn_by(town, meter, last, parts) - _drawn_by(town, meter, first, parts)
     for day in range((last.date() - first.date()).days):
-        use += daily_use(town, meter, first.date() + timedelta(days=day))
+        use += daily_use(town, meter, first.date() + timedelta(days=day)) * parts
     return use
 
 
@@ -132,11 +132,11 @@ def _season_permille(commodity: str, day: date) -> int:
     return first + (second - first) * min(step, 30) // 30
 
 
-def _drawn_by(town: Town, meter: TownMeter, local: datetime) -> int:
+def _drawn_by(town: Town, meter: TownMeter, local: datetime, parts: int) -> int:
     """Drawn from this local day's midnight until `local`."""
     uses = half_hour_use(town, meter, local.date())
     passed_ms = (local - local.replace(hour=0, minute=0, second=0, microsecond=0)) // timedelta(
         milliseconds=1
     )
     whole, rest = divmod(passed_ms, _HALF_HOUR_MS)
-    return sum(uses[:whole]) + uses[whole] * rest // _HALF_HOUR_MS
+    return sum(uses[:whole]) * parts + uses[whole] * parts * rest // _HALF_HOUR_MS
