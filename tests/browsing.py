@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 CHROMIUM = os.environ.get("RASEED_CHROMIUM", "/usr/bin/chromium")
 FLAGS = (
@@ -108,3 +108,22 @@ def look_over(page: Page) -> None:
     """Fail unless the page as it stands is sound: nothing grave for axe, and no wider than its window."""
     assert axe_findings(page) == [], page.url
     assert scrolls_sideways(page) <= 0, f"{page.url} is wider than its window"
+
+
+def group_order(token: Locator) -> list[str]:
+    """The groups of four digits as the eye meets them, from the left of the screen to its right."""
+    return list(
+        token.evaluate(
+            """(element) => {
+              const node = document.createTreeWalker(element, NodeFilter.SHOW_TEXT).nextNode();
+              const found = [...node.data.matchAll(/\\d{4}/g)].map((group) => {
+                const range = document.createRange();
+                range.setStart(node, group.index);
+                range.setEnd(node, group.index + 4);
+                const box = range.getBoundingClientRect();
+                return [Math.round(box.top), box.left, group[0]];
+              });
+              return found.sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((group) => group[2]);
+            }"""
+        )
+    )

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page
 from tests.browsing import DESK, PHONE, axe_findings, scrolls_sideways, visit
 from tests.demo_town import DemoTown
 
-pytestmark = [pytest.mark.demo, pytest.mark.browser]
+pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
 
 LOCALE = Path(__file__).resolve().parents[2] / "portal" / "locale" / "ar"
 PERSONAS = ("nobody", "subscriber", "agent", "engineer")
