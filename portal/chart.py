@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH = 480
+WIDTH = 400  # a phone shows it nearly at this size, so that its numbers stay readable
 HEIGHT = 220
-START = 46  # room for the numbers of the axis
+START = 44  # room for the numbers of the axis
+END = 388  # room for the half of the last label
 TOP = 12
 BASE = 188
 MOST_LINES = 4
@@ -47,6 +48,7 @@ class Chart:
     width: int = WIDTH
     height: int = HEIGHT
     start: int = START
+    end: int = END
     top: int = TOP
     base: int = BASE
 
@@ -66,7 +68,7 @@ def draw(bars: Sequence[Bar], *, label_every: int) -> Chart:
     most = max((bar.value for bar in bars if bar.value is not None), default=0)
     step = nice_step(max(most, 1))
     ceiling = step * max(1, -(-most // step))
-    slot = (WIDTH - START) / max(1, len(bars))
+    slot = (END - START) / max(1, len(bars))
     drawn = []
     for place, bar in enumerate(bars):
         height = (BASE - TOP) * (bar.value or 0) / ceiling if bar.value is not None else float(BASE - TOP)
