@@ -47,6 +47,9 @@ class Device:
         self._store = store
         self._listeners: list[Listener] = []
         self._fault_listeners: list[Callable[[str, bool], None]] = []
+        self.booted_ms = (
+            0  # when it last got power or started again; a meter that was on all the time: long ago
+        )
         self._stepped_ms = clock()
         self._owed_parts = 0  # what is left of a Wh or mL that is not full yet
 
@@ -104,7 +107,10 @@ class Device:
 
     def power(self, on: bool) -> None:
         """Cut or restore the network before this meter."""
+        boot = self.state.boot
         self._take(rules.power(self.state, on, self.clock()))
+        if self.state.boot != boot:
+            self.booted_ms = self.clock()
 
     def start(self) -> None:
         """The process started, and with it the meter: its boot number grows."""
@@ -125,6 +131,7 @@ class Device:
             self._take(rules.open_lid(state, now_ms))
         elif name == "reboot":
             self._take((rules.reboot(state), ()))
+            self.booted_ms = now_ms
         elif name == "clock_jump":
             self._take((replace(state, clock_offset_ms=CLOCK_JUMP_MS), ()))
         elif name == "clock_lost":

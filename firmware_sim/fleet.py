@@ -32,7 +32,9 @@ TICK_S: Final = 1.0
 GOODBYE_S: Final = 0.3  # for the last packets to leave
 CONNECT_THREADS: Final = 2
 START_SPREAD_S: Final = 2.0
+CALLS_A_SECOND: Final = 300  # what a broker on a small machine takes without refusing anybody
 MAX_SPEED: Final = 100_000.0
+SPARE_DESCRIPTORS: Final = 256  # buses, the control port, the state file
 
 
 class Fleet:
@@ -189,14 +191,18 @@ class Wires:
                     layouts.setdefault(profile, RegisterMap(load_profile(profile)))
                     bus.add(device, layouts[profile])
             server = _server_of(bus, address)
-            await server.start()
+            try:
+                await server.start()
+            except OSError as error:
+                raise OSError(error.errno, f"bus {address.code} cannot open: {error.strerror}") from None
             self._servers.append(server)
         dice = random.Random(f"radio:{self._fleet.town.seed}")
+        spread_s = max(START_SPREAD_S, len(self._fleet.devices) / CALLS_A_SECOND)
         for drn, device in self._fleet.devices.items():
             if device.meter.link == "mqtt":
                 radio = MqttMeter(device, self._store, endpoint, self._threads, dice)
                 self._fleet.radios[drn] = radio
-                radio.start(START_SPREAD_S)
+                radio.start(spread_s)
 
     async def stop(self) -> None:
         """Close everything; links to serial lines are removed."""
@@ -228,6 +234,29 @@ async def run(
 
     Raises InvalidSite, OtherTown, ValueError, VaultDamaged or OSError when it cannot start.
     """
+    await run_town(
+        build_town(town_seed),
+        mqtt_url=mqtt_url,
+        site_file=site_file,
+        state_dir=state_dir,
+        control_port=control_port,
+        speed=speed,
+        vault_file=vault_file,
+    )
+
+
+async def run_town(
+    town: Town,
+    *,
+    mqtt_url: str,
+    site_file: Path | str,
+    state_dir: Path | str,
+    control_port: int,
+    speed: float,
+    vault_file: Path | str,
+) -> None:
+    """Run every meter of any town; see `run`."""
+    _allow_descriptors(len(town.meters))
     endpoint = Endpoint.parse(mqtt_url)
     addresses = read_site(Path(site_file))
     stop = asyncio.Event()
@@ -235,7 +264,7 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     store = FleetStore(Path(state_dir))
-    fleet = Fleet(build_town(town_seed), store, speed)
+    fleet = Fleet(town, store, speed)
     wires = Wires(fleet, store)
     control = ControlServer(FleetControl(fleet).handle, control_port)
     try:
@@ -248,6 +277,16 @@ async def run(
         await control.stop()
         await wires.stop()
         store.close()
+
+
+def _allow_descriptors(meters: int) -> None:
+    """Raise this process's own limit: each radio is a socket. Where the system forbids more, it stays."""
+    import resource
+
+    wanted = meters + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
 
 
 async def _tick_until(stop: asyncio.Event, fleet: Fleet) -> None:

@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS town (seed INTEGER NOT NULL);
 """
 
 
-class OtherTown(Exception):
+class OtherTown(ValueError):
     """The state folder belongs to a town of another seed."""
 
 

@@ -104,6 +104,8 @@ def enter_token(
     if outcome.result is TokenResult.ACCEPT:
         state = replace(state, accepted=(*state.accepted, attempt)[-ACCEPTED_LOG:])
     state, moved = _settle(state, now_ms)
+    if isinstance(outcome.effect, TamperCleared):
+        moved = (MeterEvent(TAMPER, attempt.at_ms, {"active": False}), *moved)
     told = {
         "tid": outcome.tid,
         "result": outcome.result.name,
@@ -190,7 +192,7 @@ def open_lid(state: MeterState, now_ms: int) -> tuple[MeterState, Events]:
     if state.tamper:
         return state, ()
     state, moved = _settle(replace(state, tamper=True), now_ms)
-    return state, (MeterEvent(TAMPER, state.clock_ms(now_ms), {"tamper": True}), *moved)
+    return state, (MeterEvent(TAMPER, state.clock_ms(now_ms), {"active": True}), *moved)
 
 
 def _check_power(state: MeterState) -> None:

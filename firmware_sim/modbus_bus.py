@@ -23,6 +23,9 @@ BROADCAST: Final = 0
 # How long a converter waits for a meter behind it before it says that the meter is silent.
 CONVERTER_WAIT_S: Final = 0.2
 
+# A meter that just got its power back starts its own program first; some need half a minute.
+SETTLE_MS: Final = 1_000
+
 Framer = Callable[[int, bytes], bytes]
 
 
@@ -69,7 +72,8 @@ class ModbusBus:
             return ()
         device, layout = found
         faults = device.active_faults()
-        if "dead" in faults or not device.state.powered:
+        settles = device.clock() - device.booted_ms < SETTLE_MS
+        if "dead" in faults or not device.state.powered or settles:
             return ()
 
         def read(fc: int, address: int, count: int) -> Sequence[int]:

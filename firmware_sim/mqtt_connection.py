@@ -132,7 +132,7 @@ class MqttConnection:
 
     # paho calls the socket functions on the connecting thread or on ours, hence call_soon_threadsafe.
     def _socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
-        self._loop.call_soon_threadsafe(self._loop.add_reader, sock, self._readable)
+        self._loop.call_soon_threadsafe(self._add_reader, sock)
 
     def _socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
         # The descriptor is closed right after this call, so it must leave the loop at once.
@@ -144,6 +144,10 @@ class MqttConnection:
 
     def _unregister_write(self, _client: Client, _data: Any, sock: Any) -> None:
         self._loop.call_soon_threadsafe(self._remove_writer, sock)
+
+    def _add_reader(self, sock: Any) -> None:
+        if sock.fileno() >= 0:  # it may have failed and closed meanwhile
+            self._loop.add_reader(sock, self._readable)
 
     def _add_writer(self, sock: Any) -> None:
         if sock.fileno() >= 0:

@@ -167,8 +167,10 @@ def test_tamper_latches_until_its_token():
     assert (state.relay, state.reason, lamp(state)) == (DISCONNECTED, "tamper", "red")
     assert open_lid(state, NOW_MS)[1] == ()
     clear = clear_tamper_token(key_of(E), EncryptionAlgorithm(int(E.ea)), tid=6_000_000, rnd=1)
-    state, _, _ = enter_token(state, clear, "keypad", NOW_MS)
+    state, _, events = enter_token(state, clear, "keypad", NOW_MS)
     assert (state.tamper, state.relay) == (False, CONNECTED)
+    assert codes(events) == [rules.TOKEN, rules.TAMPER, rules.RELAY]
+    assert events[1].detail == {"active": False}
 
 
 def test_a_power_limit_trips_and_closes_again():

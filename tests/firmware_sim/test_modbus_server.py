@@ -134,3 +134,15 @@ async def test_rtu_frames_over_tcp(store):
         answer = await client.read_holding_registers(0x1010, count=4, device_id=device.meter.unit)
         assert answer.registers == [0, 0, 0, 900]
         client.close()
+
+
+async def test_a_meter_that_just_got_its_power_back_needs_a_moment(store, monkeypatch):
+    async with running(store) as (client, (device, _), _server):
+        device.power(False)
+        device.power(True)
+        answer = await client.read_holding_registers(0x1000, count=1, device_id=device.meter.unit)
+        assert answer.exception_code == 0x0B
+        monkeypatch.setattr("firmware_sim.modbus_bus.SETTLE_MS", 0)
+        assert not (
+            await client.read_holding_registers(0x1000, count=1, device_id=device.meter.unit)
+        ).isError()
