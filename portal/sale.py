@@ -20,7 +20,7 @@ from token_engine.token_result import TokenResult
 
 RELAY_CONNECTED = 1  # DLMS disconnect control: 0 disconnected, 1 connected, 2 ready for reconnection
 # What a meter says when the credit is in it, now or before.
-APPLIED_RESULTS = frozenset({TokenResult.ACCEPT.value, TokenResult.USED_ERROR.value})
+APPLIED_RESULTS = frozenset({TokenResult.ACCEPT.name, TokenResult.USED_ERROR.name})
 
 
 class Stage(StrEnum):
@@ -237,7 +237,7 @@ def _applied(row: SaleRow, evidence: Evidence) -> tuple[datetime | None, str | N
     found: list[tuple[datetime, str]] = [
         (step.occurred_at, "answer")
         for step in evidence.command_steps
-        if step.state == "VERIFIED" and step.detail.get("result", "accept") in APPLIED_RESULTS
+        if step.state == "VERIFIED" and step.detail.get("result", "ACCEPT") in APPLIED_RESULTS
     ]
     found += [
         (fact.occurred_at, "report")

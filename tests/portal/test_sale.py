@@ -37,7 +37,7 @@ ACCEPTED = CommandStep("ACCEPTED", at(4))
 WRITTEN = CommandStep("WRITTEN", at(5))
 
 
-def verified(seconds=6, result="accept", **more):
+def verified(seconds=6, result="ACCEPT", **more):
     return CommandStep("VERIFIED", at(seconds), {"result": result, "tid": 777, **more})
 
 
@@ -45,7 +45,7 @@ def rejected(result):
     return CommandStep("REJECTED", at(6), {"result": result})
 
 
-def report(seconds, result="accept", tid=777):
+def report(seconds, result="ACCEPT", tid=777):
     return MeterFact("raseed.token", at(seconds), {"tid": tid, "result": result, "carrier": "keypad"})
 
 
@@ -84,11 +84,11 @@ def test_a_sale_by_wire_from_quote_to_power():
         (Evidence(), Outcome.ISSUED, None),
         (Evidence(command_steps=[SENT, ACCEPTED, WRITTEN]), Outcome.ISSUED, None),
         (Evidence(command_steps=[SENT, CommandStep("UNKNOWN", at(9))]), Outcome.ISSUED, None),
-        (Evidence(command_steps=[verified(result="used_error")]), Outcome.APPLIED, "answer"),
+        (Evidence(command_steps=[verified(result="USED_ERROR")]), Outcome.APPLIED, "answer"),
         (Evidence(command_steps=[rejected("crc_error")]), Outcome.REJECTED, None),
         (Evidence(command_steps=[rejected("overflow_error")], meter_facts=[report(30)]), Outcome.APPLIED, "report"),
         (Evidence(meter_facts=[report(20)]), Outcome.APPLIED, "report"),
-        (Evidence(meter_facts=[report(20, "used_error")]), Outcome.APPLIED, "report"),
+        (Evidence(meter_facts=[report(20, "USED_ERROR")]), Outcome.APPLIED, "report"),
         (Evidence(meter_facts=[report(20, "old_error")]), Outcome.REJECTED, None),
         (Evidence(meter_facts=[report(20, tid=778)]), Outcome.ISSUED, None),
         (Evidence(message_at=at(2), message_sent_at=at(3)), Outcome.ISSUED, None),

@@ -97,7 +97,7 @@ async def test_progress_grows_with_what_the_command_tells(pool, sold):
     await step("SENT", 3)
     await step("ACCEPTED", 4)
     assert (await progress()).reached is Stage.DELIVERED
-    await step("VERIFIED", 6, result="accept", relay=0, credit=1, load=0)
+    await step("VERIFIED", 6, result="ACCEPT", relay=0, credit=1, load=0)
     assert (await progress()).outcome is Outcome.APPLIED
     async with pool.connection() as conn:
         await add_event(
@@ -113,12 +113,12 @@ async def test_a_token_typed_at_the_meter_is_seen_by_its_tid(pool, sold):
         row = (await sale_store.get_sale(conn, vend_id=quote.vend_id, customer_id=None)).row
         at = NOW + timedelta(seconds=40)
         await add_event(
-            conn, house.meter_id, "raseed.token", at, tid=row.tid - 1, result="accept", carrier="keypad"
+            conn, house.meter_id, "raseed.token", at, tid=row.tid - 1, result="ACCEPT", carrier="keypad"
         )
         sale = await sale_store.get_sale(conn, vend_id=quote.vend_id, customer_id=None)
         assert sale.progress.outcome is Outcome.ISSUED
         await add_event(
-            conn, house.meter_id, "raseed.token", at, tid=row.tid, result="accept", carrier="keypad"
+            conn, house.meter_id, "raseed.token", at, tid=row.tid, result="ACCEPT", carrier="keypad"
         )
         sale = await sale_store.get_sale(conn, vend_id=quote.vend_id, customer_id=None)
         assert (sale.progress.outcome, sale.progress.evidence) == (Outcome.APPLIED, "report")

@@ -78,7 +78,7 @@ def last_gasps_ignored(module):
 
 
 def used_is_refused(module):
-    module.APPLIED_RESULTS = frozenset({"accept"})
+    module.APPLIED_RESULTS = frozenset({"ACCEPT"})
 
 
 def vault_late(module):
