@@ -102,7 +102,7 @@ SELECT m.meter_id, m.drn, m.commodity, m.model, m.link, m.profile, m.site, m.bus
        a.customer_id
   FROM meter_gateway.v_meter m LEFT JOIN billing.v_agreement a ON a.meter_id = m.meter_id
 """
-_TOKEN = """
+_REGISTER = """
 SELECT t.token_id, t.meter_id, m.drn, m.commodity, t.digits, t.units_tenths, t.purpose, t.issued_at
   FROM billing.v_token t JOIN meter_gateway.v_meter m ON m.meter_id = t.meter_id
 """
@@ -169,7 +169,7 @@ async def list_tokens(conn: Conn, meter_ids: list[int]) -> list[DeskToken]:
     """The newest tokens of some meters."""
     async with conn.cursor(row_factory=class_row(DeskToken)) as cur:
         await cur.execute(
-            (_TOKEN + "WHERE t.meter_id = ANY(%s) ORDER BY t.issued_at DESC LIMIT %s").encode(),
+            (_REGISTER + "WHERE t.meter_id = ANY(%s) ORDER BY t.issued_at DESC LIMIT %s").encode(),
             (meter_ids, TOKENS_SHOWN),
         )
         return await cur.fetchall()
@@ -178,7 +178,7 @@ async def list_tokens(conn: Conn, meter_ids: list[int]) -> list[DeskToken]:
 async def find_token(conn: Conn, token_id: int) -> DeskToken | None:
     """A token of the register."""
     async with conn.cursor(row_factory=class_row(DeskToken)) as cur:
-        await cur.execute((_TOKEN + "WHERE t.token_id = %s").encode(), (token_id,))
+        await cur.execute((_REGISTER + "WHERE t.token_id = %s").encode(), (token_id,))
         return await cur.fetchone()
 
 
