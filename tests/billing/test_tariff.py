@@ -11,7 +11,10 @@ from billing.tariff import Block, Step, Tariff, month_start, price_amount, price
 from token_engine.fields import MAX_AMOUNT, decode_amount, encode_amount, largest_not_above
 
 
-def make_tariff(blocks=(Block(10_000, 14_000), Block(None, 20_000)), vat=500, commodity="electricity"):
+HOME = (Block(10_000, 14_000), Block(None, 20_000))
+
+
+def make_tariff(blocks=HOME, vat=500, commodity="electricity"):
     return Tariff(1, "t", 1, commodity, "T", "ت", tuple(blocks), vat, 20, 500, 100_000)
 
 
