@@ -263,3 +263,12 @@ END $$;
 CREATE TRIGGER meter_event_wakes_the_outage_watch AFTER INSERT ON meter_event FOR EACH ROW
   WHEN (NEW.code IN ('3.26.0.85', '3.26.0.216', 'raseed.link_down', 'raseed.link_up'))
   EXECUTE FUNCTION notify_supply_signal();
+
+-- Where a meter may hang: with its place, its network element and the meter that hangs there now.
+CREATE VIEW v_usage_point AS
+  SELECT u.id AS usage_point_id, u.code, u.commodity, u.network_node_id, n.name_en AS network_name_en,
+         n.name_ar AS network_name_ar, l.address_en, l.address_ar, i.meter_id
+    FROM usage_point u
+    JOIN network_node n ON n.id = u.network_node_id
+    JOIN service_location l ON l.id = u.service_location_id
+    LEFT JOIN meter_installation i ON i.usage_point_id = u.id AND i.removed_at IS NULL;
