@@ -229,3 +229,7 @@ CREATE VIEW v_vend_step AS SELECT id, vend_id, state, occurred_at, detail FROM v
 CREATE VIEW v_token AS
   SELECT id AS token_id, vend_id, meter_id, class, subclass, units_tenths, digits, purpose, issued_by, reason, issued_at
     FROM token;
+-- Who agreed to be supplied where, whether a meter hangs there yet or not.
+CREATE VIEW v_agreed_point AS
+  SELECT id AS customer_agreement_id, customer_id, usage_point_id, tariff_code, valid_from
+    FROM customer_agreement WHERE valid_to IS NULL;
