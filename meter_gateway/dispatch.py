@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,9 +13,10 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from meter_gateway import command, command_store, edge_store, meter_store, network_store, reading_store
 from meter_gateway.command_store import DueCommand
+from meter_gateway.ingest import Stored
 from meter_gateway.message_key import to_millis
 from meter_gateway.mqtt_link import MqttLink
-from meter_gateway.topics import Birth, Command, Config, down_topic, encode
+from meter_gateway.topics import Command, Config, down_topic, encode
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,12 @@ class Dispatch:
         """Look for due commands now."""
         self._wake.set()
 
-    def take_births(self, births: Sequence[Birth]) -> None:
-        """Remember that these edges know no newer configuration than they said."""
-        for birth in births:
+    def take_stored(self, stored: Stored) -> None:
+        """A gateway was born and may know an old configuration; or an answer lets the next command go."""
+        for birth in stored.births:
             if birth.kind == "gateway":
                 self._sent_config.pop(birth.edge, None)
-        if births:
+        if stored.births or stored.has_progress:
             self.wake()
 
     async def run(self) -> None:

@@ -67,6 +67,7 @@ class Stored:
 
     receipts: set[Key] = field(default_factory=set)
     births: list[Birth] = field(default_factory=list)
+    has_progress: bool = False
 
 
 @dataclass(slots=True)
@@ -107,6 +108,9 @@ async def store_batch(
         await _store_life(conn, life, stored, batch.letters, now)
     if batch.uplinks:
         fresh = await edge_store.insert_messages(conn, list(batch.uplinks), now)
+        stored.has_progress = any(
+            isinstance(record, Progress) for key in fresh for record in batch.uplinks[key][1].records
+        )
         await _store_records(
             conn, [batch.uplinks[key] for key in batch.uplinks if key in fresh], now, batch.letters
         )
@@ -245,12 +249,12 @@ class Ingest:
         link: MqttLink,
         *,
         clock: Callable[[], datetime],
-        on_births: Callable[[Sequence[Birth]], None],
+        on_stored: Callable[[Stored], None],
     ) -> None:
         self._pool = pool
         self._link = link
         self._clock = clock
-        self._on_births = on_births
+        self._on_stored = on_stored
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -266,7 +270,7 @@ class Ingest:
             for message in batch:
                 self._link.ack(message)
             self._send_receipts(stored.receipts)
-            self._on_births(stored.births)
+            self._on_stored(stored)
 
     async def _store(self, batch: Sequence[Incoming]) -> Stored:
         """Store, waiting for the database as long as it takes; the queue behind us is bounded."""
@@ -308,6 +312,7 @@ class Ingest:
                 stored = Stored(receipts=set() if key is None else {key})
             total.receipts |= stored.receipts
             total.births += stored.births
+            total.has_progress |= stored.has_progress
         return total
 
     def _send_receipts(self, keys: Iterable[Key]) -> None:

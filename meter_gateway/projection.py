@@ -101,9 +101,9 @@ def _take_values(patch: StatePatch, at: datetime, detail: dict[str, Any]) -> Non
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             setattr(patch, name, value)
             taken = True
-    # A token's event may carry a reason too, but only a relay's is one of these words.
-    if detail.get("reason") in _REASONS:
-        patch.relay_reason = detail["reason"]
+    reason = detail.get("reason")
+    if isinstance(reason, str) and reason in _REASONS:
+        patch.relay_reason = reason
         taken = True
     if taken:
         patch.state_at = at

@@ -1,0 +1,48 @@
+from datetime import timedelta
+
+import pytest
+
+from meter_gateway.validation import KnownCounter, counter_is_suspect, refusal
+from tests.meter_gateway.places import NOW
+
+KNOWN = KnownCounter(NOW, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "value", "suspect"),
+    [
+        (30, 1_000_000, False),
+        (30, 1_000_500, False),
+        (30, 999_999, True),
+        (30, 0, True),
+        (1, 1_050_000, True),
+        (600, 1_050_000, False),
+        (-30, 999_000, False),
+        (-30, 1_000_001, True),
+    ],
+)
+def test_a_counter_neither_falls_nor_leaps(seconds, value, suspect):
+    at = NOW + timedelta(seconds=seconds)
+    assert counter_is_suspect(KNOWN, at, value, "electricity") is suspect
+    assert counter_is_suspect(None, at, value, "electricity") is False
+
+
+@pytest.mark.parametrize(
+    ("days", "seconds", "refused"),
+    [(0, 0, False), (0, 299, False), (0, 301, True), (-29, 0, False), (-31, 0, True)],
+)
+def test_the_window_of_believable_times(days, seconds, refused):
+    at = NOW + timedelta(days=days, seconds=seconds)
+    assert (refusal("credit", at, 5, now=NOW) is not None) is refused
+
+
+@pytest.mark.parametrize(
+    ("channel", "value"),
+    [("counter", -1), ("load", -1), ("relay", 3), ("credit", 2**60), ("credit", -(2**60))],
+)
+def test_values_out_of_their_range_are_refused(channel, value):
+    assert refusal(channel, NOW, value, now=NOW)
+
+
+def test_a_credit_may_be_below_zero():
+    assert refusal("credit", NOW, -5_000, now=NOW) is None

@@ -1,0 +1,120 @@
+from dataclasses import replace
+
+import pytest
+
+from meter_gateway.topics import Event, Reading
+from meter_gateway.watch import REPORT_MS, Memory, missed_tokens, observe, observe_stranger
+
+DRN = "06000000011"
+T0 = 1_800_000_000_000
+VALUES = {
+    "serial": DRN,
+    "boot_count": 4,
+    "credit": 9_000,
+    "relay": 1,
+    "relay_reason": "none",
+    "tamper": 0,
+    "token_count": 12,
+    "last_tid": 777,
+    "last_result": "ACCEPT",
+    "last_carrier": "keypad",
+    "counter": 50_000,
+    "load": 1_000,
+}
+
+
+def look(memory, now_ms, log=(), **changes):
+    return observe(memory, DRN, {**VALUES, **changes}, log, now_ms)
+
+
+def seen():
+    return look(Memory(), T0)[0]
+
+
+def codes(records):
+    return [record.code for record in records if isinstance(record, Event)]
+
+
+def channels(records):
+    return [record.channel for record in records if isinstance(record, Reading)]
+
+
+def test_first_sight_reports_values_and_invents_no_events():
+    memory, records = look(Memory(), T0)
+    assert codes(records) == []
+    assert channels(records) == ["counter", "credit", "load", "relay"]
+    assert (memory.token_count, memory.reported_ms) == (12, T0)
+
+
+def test_nothing_new_is_told_until_its_time():
+    memory = seen()
+    assert look(memory, T0 + 2000, credit=8_999, load=1_100)[1] == []
+    again, records = look(memory, T0 + REPORT_MS)
+    assert channels(records) == ["counter", "credit", "load", "relay"]
+    assert again.reported_ms == T0 + REPORT_MS
+
+
+@pytest.mark.parametrize("changes", [{"credit": 9_001}, {"credit": 0}, {"load": 0}, {"load": 2_000}], ids=str)
+def test_news_is_told_at_once(changes):
+    assert channels(look(seen(), T0 + 2000, **changes)[1]) == ["counter", "credit", "load", "relay"]
+
+
+def test_a_clock_set_back_does_not_silence_the_meter():
+    assert channels(look(seen(), T0 - 3_600_000)[1])
+
+
+def test_a_token_typed_at_the_meter_is_seen_by_polling():
+    _, records = look(seen(), T0 + 2000, token_count=13, credit=19_000)
+    assert records[0] == Event(
+        DRN,
+        "raseed.token",
+        T0 + 2000,
+        {"tid": 777, "result": "ACCEPT", "carrier": "keypad", "credit": 19_000},
+    )
+
+
+def entry(number, result="USED_ERROR", at=T0 // 1000 - 5):
+    return {"number": number, "result": result, "carrier": "keypad", "tid": 100 + number, "at": at}
+
+
+def test_tokens_typed_while_nobody_looked_are_told_in_order():
+    values = {"token_count": 15}
+    assert missed_tokens(seen(), {**VALUES, **values}) == 3
+    log = [entry(15), entry(14), entry(13, at=0)]
+    _, records = look(seen(), T0, log, **values)
+    tokens = [record for record in records if isinstance(record, Event)]
+    assert [token.detail["tid"] for token in tokens] == [113, 114, 777]
+    assert [token.at for token in tokens] == [T0, T0 - 5000, T0], "a meter without a clock gets our time"
+
+
+def test_more_tokens_than_the_meter_keeps():
+    _, records = look(seen(), T0, [entry(n) for n in range(100, 92, -1)], token_count=100)
+    assert len(codes(records)) == 8
+
+
+def test_a_token_counter_that_fell_is_a_new_beginning():
+    memory, records = look(seen(), T0 + 1, token_count=2)
+    assert codes(records) == []
+    assert memory.token_count == 2
+
+
+def test_relay_tamper_and_restart_are_told():
+    memory, records = look(seen(), T0 + 1, relay=0, relay_reason="tamper", load=0, tamper=1, boot_count=5)
+    assert codes(records) == ["raseed.relay", "3.12.0.257", "3.26.0.216"]
+    assert records[0].detail == {"relay": 0, "reason": "tamper", "load": 0}
+    _, records = look(memory, T0 + 2, relay=0, relay_reason="tamper", load=0, tamper=0, boot_count=5)
+    assert [record.detail for record in records if isinstance(record, Event)] == [{"active": False}]
+
+
+def test_another_meter_at_our_unit_is_told_once_until_ours_is_back():
+    memory, records = observe_stranger(seen(), DRN, "07000000000", T0)
+    assert codes(records) == ["raseed.unknown_meter"]
+    assert observe_stranger(memory, DRN, "07000000000", T0 + 1) == (memory, [])
+    assert not look(memory, T0 + 2)[0].is_stranger
+
+
+def test_a_map_without_a_load_still_tells_the_rest():
+    values = {name: value for name, value in VALUES.items() if name != "load"}
+    memory, records = observe(Memory(), DRN, values, (), T0)
+    assert channels(records) == ["counter", "credit", "relay"]
+    assert memory == replace(seen(), load=None)
