@@ -89,6 +89,13 @@ async def find_message_about(conn: psycopg.AsyncConnection, *, kind: str, refere
     return await cursor.fetchone()
 
 
+async def find_message(conn: psycopg.AsyncConnection, idempotency_key: str) -> Message | None:
+    """The message that was written under a key."""
+    cursor = conn.cursor(row_factory=class_row(Message))
+    await cursor.execute(f"{_MESSAGE} WHERE idempotency_key = %s", (idempotency_key,))
+    return await cursor.fetchone()
+
+
 async def lock_unsent(conn: psycopg.AsyncConnection, *, limit: int) -> list[Message]:
     """Unsent messages, oldest first, held until this transaction ends; those of other senders are skipped."""
     cursor = conn.cursor(row_factory=class_row(Message))

@@ -237,12 +237,12 @@ def _applied(row: SaleRow, evidence: Evidence) -> tuple[datetime | None, str | N
     found: list[tuple[datetime, str]] = [
         (step.occurred_at, "answer")
         for step in evidence.command_steps
-        if step.state == "VERIFIED" and step.detail.get("result", "ACCEPT") in APPLIED_RESULTS
+        if step.state == "VERIFIED" and (_word(step.detail) or "ACCEPT") in APPLIED_RESULTS
     ]
     found += [
         (fact.occurred_at, "report")
         for fact in _own_tokens(row, evidence)
-        if fact.detail.get("result") in APPLIED_RESULTS
+        if _word(fact.detail) in APPLIED_RESULTS
     ]
     if not found:
         risen = _rise(row, evidence.balances)
@@ -298,17 +298,16 @@ def _power(row: SaleRow, evidence: Evidence, applied: datetime | None) -> dateti
 
 def _meter_result(row: SaleRow, evidence: Evidence) -> str | None:
     """The meter's newest word about this token."""
-    words = [
-        (step.occurred_at, str(step.detail["result"]))
-        for step in evidence.command_steps
-        if step.detail.get("result")
-    ]
-    words += [
-        (fact.occurred_at, str(fact.detail["result"]))
-        for fact in _own_tokens(row, evidence)
-        if fact.detail.get("result")
-    ]
-    return max(words)[1] if words else None
+    words = [(step.occurred_at, _word(step.detail)) for step in evidence.command_steps]
+    words += [(fact.occurred_at, _word(fact.detail)) for fact in _own_tokens(row, evidence)]
+    said = [(at, word) for at, word in words if word is not None]
+    return max(said)[1] if said else None
+
+
+def _word(detail: dict[str, Any]) -> str | None:
+    """The name of the TokenResult in a meter's answer or report."""
+    result = detail.get("result")
+    return str(result).upper() if result else None
 
 
 def _outcome(row: SaleRow, result: str | None, applied: datetime | None, power: datetime | None) -> Outcome:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -136,19 +136,25 @@ async def _evidence(conn: psycopg.AsyncConnection, row: SaleRow) -> Evidence:
         (f"vend:{row.vend_id}",),
     )
     command = await commands.fetchone()
-    message = await message_store.find_message_about(conn, kind="token", reference=str(row.vend_id))
-    facts = await _meter_facts(conn, row, until)
-    steps = await _command_steps(conn, command.id) if command else []
-    return Evidence(
+    message = await message_store.find_message(conn, f"token:{row.vend_id}")
+    evidence = Evidence(
         command_state=command.state if command else None,
-        command_steps=steps,
-        meter_facts=facts,
-        balances=await _balances(conn, row.meter_id, row.vended_at, until) if row.link != "keypad" else (),
+        command_steps=await _command_steps(conn, command.id) if command else (),
+        meter_facts=await _meter_facts(conn, row, until),
         message_at=message.created_at if message else None,
         message_sent_at=message.sent_at if message else None,
+    )
+    if row.link == "keypad":
+        return evidence
+    evidence = replace(
+        evidence,
         relays=await _relays(conn, row.meter_id, row.vended_at, until),
         relay_now=await _relay_now(conn, row),
     )
+    if derive(row, evidence).evidence is not None:
+        return evidence
+    # The meter said nothing of the token itself: look into its balance.
+    return replace(evidence, balances=await _balances(conn, row.meter_id, row.vended_at, until))
 
 
 async def _command_steps(conn: psycopg.AsyncConnection, command_id: int) -> list[CommandStep]:

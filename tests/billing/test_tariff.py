@@ -10,7 +10,6 @@ from billing.errors import BooksBroken, InvalidVend
 from billing.tariff import Block, Step, Tariff, month_start, price_amount, price_units, read_blocks
 from token_engine.fields import MAX_AMOUNT, decode_amount, encode_amount, largest_not_above
 
-
 HOME = (Block(10_000, 14_000), Block(None, 20_000))
 
 

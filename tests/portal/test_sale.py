@@ -88,6 +88,9 @@ def test_a_sale_by_wire_from_quote_to_power():
         (Evidence(command_steps=[rejected("crc_error")]), Outcome.REJECTED, None),
         (Evidence(command_steps=[rejected("overflow_error")], meter_facts=[report(30)]), Outcome.APPLIED, "report"),
         (Evidence(meter_facts=[report(20)]), Outcome.APPLIED, "report"),
+        (Evidence(meter_facts=[report(20, "ACCEPT")]), Outcome.APPLIED, "report"),
+        (Evidence(command_steps=[verified(result="USED_ERROR")]), Outcome.APPLIED, "answer"),
+        (Evidence(command_steps=[rejected("CRC_ERROR")]), Outcome.REJECTED, None),
         (Evidence(meter_facts=[report(20, "USED_ERROR")]), Outcome.APPLIED, "report"),
         (Evidence(meter_facts=[report(20, "old_error")]), Outcome.REJECTED, None),
         (Evidence(meter_facts=[report(20, tid=778)]), Outcome.ISSUED, None),
@@ -99,6 +102,12 @@ def test_only_the_meters_word_is_applied(evidence, outcome, how):
     progress = derive(ROW, evidence)
     assert (progress.outcome, progress.evidence) == (outcome, how)
     assert (progress.paid_to_applied_s is not None) == (how is not None)
+
+
+def test_the_meters_newest_word_is_shown_by_its_name():
+    evidence = Evidence(command_steps=[rejected("OVERFLOW_ERROR")], meter_facts=[report(20, "ACCEPT")])
+    assert derive(ROW, evidence).meter_result == "ACCEPT"
+    assert derive(ROW, Evidence(command_steps=[SENT])).meter_result is None
 
 
 def test_a_keypad_meter_ends_delivered():
