@@ -1,7 +1,260 @@
-"""Placeholder until its room moves in."""
+"""The engineer's pages: find a meter by its number, read it live, install it, prove it with a test token."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+import psycopg
+from fastapi import APIRouter, Depends, Form, Path, Query, Request
+from fastapi.responses import Response
+
+from billing import identity_store
+from meter_gateway.errors import CommandConflict, MeterHasNoLink
+from portal import field_store, install, timeline_store
+from portal.access import NotFound, Viewer, require
+from portal.contact_centre import desk_store
+from portal.contact_centre.desk_store import DeskMeter
+from portal.field_store import FieldCommand
+from portal.i18n import Language, msg
+from portal.install import InstallRefused
+from portal.outages.supply import explain_supply
+from portal.pages.render import language_of, page, redirect
+from portal.runtime import runtime_of
+from portal.timeline import describe
+from portal.token_words import result_words
 
 router = APIRouter()
+Engineer = Annotated[Viewer, Depends(require("field.view"))]
+Installer = Annotated[Viewer, Depends(require("field.install"))]
+Commander = Annotated[Viewer, Depends(require("field.command"))]
+Tester = Annotated[Viewer, Depends(require("field.token"))]
+FormKey = Annotated[str, Form(min_length=8, max_length=64)]
+
+FINAL: Final = frozenset({"VERIFIED", "REJECTED", "EXPIRED", "UNKNOWN"})
+# After its expiry a command is closed within seconds; a page that still waits then says so itself.
+GIVE_UP_AFTER: Final = timedelta(seconds=20)
+TIMELINE_ROWS: Final = 15
+MAX_NOTE: Final = 500
+
+REFUSAL_WORDS: Final = {
+    "number_letters": msg("A meter number has digits only."),
+    "number_length": msg("A meter number has 11 or 13 digits."),
+    "number_check_digit": msg(
+        "The check digit does not fit: one digit is wrong or two are swapped. Read the plate again."
+    ),
+    "number_unknown": msg("The number is right, but no such meter is in our books."),
+    "identity_missing": msg(
+        "This meter has no key identity yet: it cannot take tokens. Ask the meter workshop."
+    ),
+    "point_taken": msg("A meter hangs there already. Choose another place."),
+    "meter_or_point_taken": msg("The meter or the place was taken meanwhile. Look again."),
+    "no_link": msg("This meter has no link: read its display."),
+    "form_used": msg("The form has expired. Please send it again."),
+}
+STEP_WORDS: Final = {
+    "CREATED": msg("Ordered"),
+    "SENT": msg("Sent to the gateway"),
+    "ACCEPTED": msg("Taken by the gateway"),
+    "WRITTEN": msg("Written to the meter"),
+    "VERIFIED": msg("The meter confirms"),
+    "REJECTED": msg("The meter refuses"),
+    "EXPIRED": msg("No answer in time"),
+    "UNKNOWN": msg("Outcome unknown"),
+}
+
+Conn = psycopg.AsyncConnection[Any]
+
+
+def refusal_words(reason: str, language: Language) -> str:
+    """The sentence for a refusal's reason."""
+    return language._(REFUSAL_WORDS[reason])
+
+
+@router.get("/field")
+async def find(
+    request: Request, _viewer: Engineer, number: Annotated[str, Query(max_length=200)] = ""
+) -> Response:
+    """Find a meter by the number on its plate; show what waits to be installed."""
+    error = ""
+    async with runtime_of(request).pool.connection() as conn:
+        if number.strip():
+            try:
+                drn = install.check_number(number)
+                if await desk_store.find_meter(conn, drn) is not None:
+                    return redirect(request, f"/field/meters/{drn}")
+                error = "number_unknown"
+            except InstallRefused as refused:
+                error = refused.reason
+        spares = await field_store.list_spare_meters(conn)
+        points = await field_store.list_free_points(conn)
+    return page(
+        request,
+        "field/find.html",
+        status=422 if error else 200,
+        number=number,
+        error=refusal_words(error, language_of(request)) if error else "",
+        spares=spares,
+        points=points,
+    )
+
+
+async def _get_meter(conn: Conn, drn: str) -> DeskMeter:
+    meter = await desk_store.find_meter(conn, drn)
+    if meter is None:
+        raise NotFound
+    return meter
+
+
+@router.get("/field/meters/{drn}")
+async def meter_page(request: Request, drn: str, _viewer: Engineer) -> Response:
+    """Show a meter: link, live registers, how far its commissioning is, what happened lately."""
+    now, language = datetime.now(UTC), language_of(request)
+    async with runtime_of(request).pool.connection() as conn:
+        meter = await _get_meter(conn, drn)
+        answer = await explain_supply(conn, meter_id=meter.meter_id, now=now)
+        identity = await identity_store.find_identity(conn, meter.meter_id)
+        last_read = await field_store.find_last_command(conn, meter.meter_id, key_prefix=install.READ_KEY)
+        last_test = await field_store.find_last_command(conn, meter.meter_id, key_prefix=install.TEST_KEY)
+        rows = await timeline_store.list_meter_timeline(
+            conn, meter_id=meter.meter_id, before=now + timedelta(seconds=1), limit=TIMELINE_ROWS
+        )
+    return page(
+        request,
+        "field/meter.html",
+        block="live",
+        meter=meter,
+        answer=answer,
+        identity=identity,
+        last_read=last_read,
+        last_test=last_test,
+        test_accepted=last_test is not None and last_test.state == "VERIFIED",
+        lines=describe(rows, language, public=False),
+        form_key=secrets.token_urlsafe(12),
+    )
+
+
+@router.get("/field/meters/{drn}/install")
+async def install_form(request: Request, drn: str, _viewer: Installer) -> Response:
+    """Choose the house that a meter from stock goes to."""
+    return await _install_form(request, drn)
+
+
+async def _install_form(request: Request, drn: str, error: str = "") -> Response:
+    async with runtime_of(request).pool.connection() as conn:
+        meter = await _get_meter(conn, drn)
+        points = await field_store.list_free_points(conn, commodity=meter.commodity)
+    if meter.usage_point is not None:
+        return redirect(request, f"/field/meters/{drn}")
+    return page(
+        request,
+        "field/install.html",
+        status=422 if error else 200,
+        meter=meter,
+        points=points,
+        error=refusal_words(error, language_of(request)) if error else "",
+    )
+
+
+@router.post("/field/meters/{drn}/install")
+async def install_here(
+    request: Request,
+    drn: str,
+    viewer: Installer,
+    usage_point_id: Annotated[int, Form(ge=1, le=2**62)],
+    note: Annotated[str, Form(max_length=MAX_NOTE)] = "",
+) -> Response:
+    """Hang the meter and lead to its page, where the test waits."""
+    language = language_of(request)
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            meter = await _get_meter(conn, drn)
+            point = await install.install(
+                conn,
+                meter_id=meter.meter_id,
+                usage_point_id=usage_point_id,
+                installed_by=viewer.actor,
+                note=note.replace("\x00", "").strip(),
+                now=datetime.now(UTC),
+            )
+    except InstallRefused as refused:
+        return await _install_form(request, drn, refused.reason)
+    text = language._("The meter hangs at %(place)s. Now send the test token.", place=point.code)
+    return redirect(request, f"/field/meters/{drn}", flash=("ok", text))
+
+
+@router.post("/field/meters/{drn}/read")
+async def read(request: Request, drn: str, viewer: Commander, form_key: FormKey) -> Response:
+    """Ask the meter for its registers now."""
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            meter = await _get_meter(conn, drn)
+            command_id = await install.read_now(
+                conn, meter_id=meter.meter_id, key=form_key, actor=viewer.actor, now=datetime.now(UTC)
+            )
+    except (MeterHasNoLink, CommandConflict) as refused:
+        return _refused(request, drn, refused)
+    return redirect(request, f"/field/commands/{command_id}")
+
+
+@router.post("/field/meters/{drn}/test")
+async def send_test(request: Request, drn: str, viewer: Tester, form_key: FormKey) -> Response:
+    """Send a test token over the link, or show it to be typed where there is none."""
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            meter = await _get_meter(conn, drn)
+            made = await install.send_test_token(
+                conn, meter_id=meter.meter_id, key=form_key, actor=viewer.actor, now=datetime.now(UTC)
+            )
+    except InstallRefused as refused:
+        text = refusal_words(refused.reason, language_of(request))
+        return redirect(request, f"/field/meters/{drn}", flash=("error", text))
+    except CommandConflict as refused:
+        return _refused(request, drn, refused)
+    if made.command_id is None:
+        return page(request, "field/test_token.html", meter=meter, digits=made.digits)
+    return redirect(request, f"/field/commands/{made.command_id}")
+
+
+def _refused(request: Request, drn: str, error: Exception) -> Response:
+    reason = "no_link" if isinstance(error, MeterHasNoLink) else "form_used"
+    return redirect(
+        request, f"/field/meters/{drn}", flash=("error", refusal_words(reason, language_of(request)))
+    )
+
+
+@router.get("/field/commands/{command_id}")
+async def command_page(
+    request: Request, command_id: Annotated[int, Path(ge=1, le=2**62)], _viewer: Commander
+) -> Response:
+    """Follow an order until the meter has answered, or say why no answer came."""
+    now = datetime.now(UTC)
+    async with runtime_of(request).pool.connection() as conn:
+        command = await field_store.find_command(conn, command_id)
+        if command is None:
+            raise NotFound
+        steps = await field_store.list_steps(conn, command_id)
+        meter = await _get_meter(conn, command.drn)
+    moving = is_moving(command, now)
+    result = str(command.result.get("result") or "")
+    registers = command.result.get("registers")
+    return page(
+        request,
+        "field/command.html",
+        block="answer",
+        command=command,
+        meter=meter,
+        steps=steps,
+        step_words=STEP_WORDS,
+        is_moving=moving,
+        gave_up=not moving and command.state not in FINAL,
+        words=result_words(result) if command.kind == "token" else "",
+        registers=sorted(registers.items()) if isinstance(registers, dict) else [],
+        form_key=secrets.token_urlsafe(12),
+    )
+
+
+def is_moving(command: FieldCommand, now: datetime) -> bool:
+    """True while an answer may still come."""
+    return command.state not in FINAL and now < command.expires_at + GIVE_UP_AFTER
