@@ -1,0 +1,192 @@
+import pytest
+
+from meter_gateway.deliver import TRACE_MS, Delivery, is_verified
+from meter_gateway.modbus_link import BusLink, MeterWire, NoAnswer, Refused
+from meter_gateway.outbox_store import OutboxStore
+from meter_gateway.site_file import BusAddress
+from meter_gateway.topics import Command, Progress
+from tests.meter_gateway.device import PROFILE, Bus, Meter
+from token_engine.token_result import TokenResult
+
+DRN = "06000000029"
+T0 = 1_800_000_000_000
+
+
+class Bench:
+    def __init__(self, bus, store):
+        self.bus, self.store, self.now_ms = bus, store, T0
+        self.meter = bus.meters[1]
+        link = BusLink(BusAddress("b", "tcp", "127.0.0.1", bus.port, "", 9600, 0.15, 0.0))
+        self.wire = MeterWire(link, 1, PROFILE, DRN)
+        self.delivery = Delivery(store, lambda: self.now_ms)
+
+    def accept(self, kind="token", command=7, expires_ms=T0 + 60_000):
+        argument = "1" * 20 if kind == "token" else ""
+        self.store.accept(Command(command, DRN, kind, argument, T0, expires_ms), self.now_ms)
+
+    async def step(self, command=7):
+        return await self.delivery.carry_out(self.wire, self.store.get_entry(command))
+
+    def told(self):
+        messages = [self.store.find_message(key) for key in self.store.list_keys(100)]
+        return [one.state for message in messages for one in message.records if isinstance(one, Progress)]
+
+    @property
+    def writes(self):
+        return [frame[2] for frame in self.bus.frames].count(16)
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    async with Bus({1: Meter(DRN)}, "tcp") as bus:
+        store = OutboxStore(tmp_path / "gateway.sqlite")
+        made = Bench(bus, store)
+        yield made
+        made.wire.link.close()
+        store.close()
+
+
+async def test_a_token_is_written_once_and_verified(bench):
+    bench.accept()
+    assert await bench.step() is None
+    assert bench.meter.runs == [7]
+    assert bench.told() == ["ACCEPTED", "WRITTEN", "VERIFIED"]
+    assert bench.store.get_entry(7).detail == {
+        "result": "ACCEPT",
+        "tid": 1007,
+        "credit": 15_000,
+        "relay": 1,
+        "load": 800,
+    }
+
+
+async def test_a_relay_order_is_carried_out(bench):
+    bench.accept("relay_open")
+    assert await bench.step() is None
+    assert (bench.store.get_entry(7).state, bench.meter.values["relay"]) == ("VERIFIED", 0)
+    assert bench.store.get_entry(7).detail["relay"] == 0
+
+
+@pytest.mark.parametrize(("result", "state"), [("USED_ERROR", "VERIFIED"), ("OLD_ERROR", "REJECTED")])
+async def test_the_meters_word_decides(bench, result, state):
+    bench.meter.result = result
+    bench.accept()
+    await bench.step()
+    assert (bench.store.get_entry(7).state, bench.store.get_entry(7).detail["result"]) == (state, result)
+
+
+async def test_no_answer_to_the_write_is_settled_by_reading_not_by_writing(bench):
+    bench.accept()
+    await bench.wire.read(["serial"])
+    bench.bus.delays = [0.0, 0.4]
+    with pytest.raises(NoAnswer):
+        await bench.step()
+    assert bench.told() == ["ACCEPTED"]
+    assert await bench.step() is None
+    assert (bench.writes, bench.meter.runs) == (1, [7])
+    assert bench.told() == ["ACCEPTED", "VERIFIED"]
+
+
+async def test_killed_after_the_write_before_the_answer(bench):
+    bench.accept()
+    bench.store.mark_writing(7, T0)
+    bench.meter.run(7, "token")
+    assert await bench.step() is None
+    assert (bench.writes, bench.store.get_entry(7).state) == (0, "VERIFIED")
+
+
+async def test_killed_before_the_write_reached_the_meter(bench):
+    bench.accept()
+    bench.store.mark_writing(7, T0)
+    assert await bench.step() == 0.5, "it may still be on its way"
+    bench.now_ms += TRACE_MS
+    assert await bench.step() is None
+    assert (bench.writes, bench.meter.runs) == (1, [7])
+
+
+async def test_an_answer_that_another_command_replaced_is_fetched_without_running_twice(bench):
+    bench.accept()
+    bench.store.mark_writing(7, T0)
+    bench.meter.run(7, "token")
+    bench.meter.run(8, "token")
+    bench.now_ms += TRACE_MS
+    assert await bench.step() is None
+    assert (bench.meter.runs, bench.store.get_entry(7).state) == ([7, 8], "VERIFIED")
+
+
+async def test_too_late_and_never_written_is_expired_without_touching_the_wire(bench):
+    bench.accept()
+    bench.now_ms = T0 + 60_000
+    assert await bench.step() is None
+    assert (bench.bus.frames, bench.told()) == ([], ["ACCEPTED", "EXPIRED"])
+
+
+async def test_written_and_silent_past_the_deadline_is_unknown_until_read(bench):
+    bench.accept()
+    bench.store.mark_writing(7, T0)
+    bench.meter.run(7, "token")
+    bench.bus.silent = {1}
+    bench.now_ms = T0 + 60_000
+    for _ in range(2):
+        with pytest.raises(NoAnswer):
+            await bench.step()
+    assert bench.told() == ["ACCEPTED", "UNKNOWN"]
+    bench.bus.silent = set()
+    assert await bench.step() is None
+    assert bench.told() == ["ACCEPTED", "UNKNOWN", "VERIFIED"]
+    assert bench.writes == 0
+
+
+async def test_a_write_that_never_arrived_before_the_deadline_is_expired(bench):
+    bench.accept()
+    bench.store.mark_writing(7, T0)
+    bench.now_ms = T0 + 60_000
+    assert await bench.step() is None
+    assert (bench.writes, bench.told()) == (0, ["ACCEPTED", "UNKNOWN", "EXPIRED"])
+
+
+async def test_a_meter_that_works_on_it_is_asked_again(bench):
+    bench.meter.result = "PENDING"
+    bench.accept()
+    assert await bench.step() == 0.5
+    assert await bench.step() == 0.5
+    bench.meter.values["token_result"] = "ACCEPT"
+    assert await bench.step() is None
+    assert (bench.writes, bench.told()) == (1, ["ACCEPTED", "WRITTEN", "VERIFIED"])
+
+
+@pytest.mark.parametrize("code", [2, 3])
+async def test_an_illegal_write_is_a_rejection(bench, code):
+    bench.bus.refusal = code
+    bench.accept()
+    assert await bench.step() is None
+    assert bench.store.get_entry(7).detail == {"result": "MODBUS_EXCEPTION", "code": code}
+
+
+async def test_a_busy_meter_is_tried_again(bench):
+    bench.bus.refusal = 6
+    bench.accept()
+    with pytest.raises(Refused):
+        await bench.step()
+    bench.bus.refusal = 0
+    bench.now_ms += TRACE_MS
+    assert await bench.step() is None
+    assert bench.meter.runs == [7]
+
+
+async def test_read_now_tells_the_registers_and_no_token(bench):
+    bench.accept("read_now")
+    assert await bench.step() is None
+    detail = bench.store.get_entry(7).detail
+    assert (detail["credit"], detail["counter"], detail["relay"], detail["load"]) == (5000, 70_000, 1, 800)
+    assert detail["registers"]["serial"] == DRN
+    assert "token" not in detail["registers"]
+    assert "emergency_credit" in detail["registers"]
+
+
+def test_what_counts_as_carried_out():
+    good = {name for name in TokenResult.__members__ if is_verified("token", name)}
+    assert good == {"ACCEPT", "FIRST_KCT", "SECOND_KCT", "THIRD_KCT", "FOURTH_KCT", "USED_ERROR"}
+    assert not is_verified("token", "nonsense")
+    assert is_verified("relay_open", "DONE")
+    assert not is_verified("relay_open", "REFUSED")
