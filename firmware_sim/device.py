@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 from firmware_sim import meter as rules
 from firmware_sim.faults import CLOCK_JUMP_MS, FaultBook, check_fault
 from firmware_sim.fleet_store import FleetStore
-from firmware_sim.household import load_at, use_between
+from firmware_sim.household import DayCurve, day_curve
 from firmware_sim.meter import Events, NoPower, TokenAnswer
 from firmware_sim.meter_state import READY, Answer, MeterState
 from firmware_sim.town import Town, TownMeter
@@ -51,6 +50,7 @@ class Device:
             0  # when it last got power or started again; a meter that was on all the time: long ago
         )
         self._stepped_ms = clock()
+        self._curve: DayCurve | None = None
         self._owed_parts = 0  # what is left of a Wh or mL that is not full yet
 
     def listen(self, listener: Listener) -> None:
@@ -76,11 +76,25 @@ class Device:
             self._take(rules.press_button(state, now_ms) if state.powered else (state, ()))
         use = load = 0
         if self.meter.usage_point_code is not None:
-            start, now = _instant(start_ms), _instant(now_ms)
-            drawn = use_between(self.town, self.meter, start, now, PARTS)
+            drawn, load = self._draw(start_ms, now_ms)
             use, self._owed_parts = divmod(self._owed_parts + int(drawn * speed), PARTS)
-            load = load_at(self.town, self.meter, now)
         self._take(rules.step(self.state, now_ms, use, load), vitals_only=True)
+
+    def _draw(self, start_ms: int, now_ms: int) -> tuple[int, int]:
+        """What the household drew, in PARTS of a Wh or mL, and its load now."""
+        curve = self._curve
+        if curve is None or not curve.start_ms <= now_ms < curve.end_ms:
+            curve = day_curve(self.town, self.meter, now_ms)
+        drawn = curve.drawn_by(now_ms, PARTS)
+        if start_ms >= now_ms:  # the machine's clock went back
+            drawn = 0
+        elif start_ms >= curve.start_ms:
+            drawn -= curve.drawn_by(start_ms, PARTS)
+        else:  # over midnight
+            before = day_curve(self.town, self.meter, start_ms)
+            drawn += before.total * PARTS - before.drawn_by(start_ms, PARTS)
+        self._curve = curve
+        return drawn, curve.load_at(now_ms)
 
     def type_token(self, digits: str) -> TokenAnswer:
         """Somebody types a token; on disk when this returns. Raises NoPower."""
@@ -119,6 +133,7 @@ class Device:
     def place(self, meter: TownMeter) -> None:
         """The meter was installed somewhere."""
         self.meter = meter
+        self._curve = None
 
     def begin_fault(self, name: str, seconds: float) -> None:
         """Let a fault begin. Raises UnknownFault."""
@@ -173,7 +188,3 @@ class Device:
         except BaseException:
             self.state = before  # what is not on disk did not happen
             raise
-
-
-def _instant(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, UTC)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from array import array
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
-from functools import lru_cache
+from itertools import accumulate
 
 from firmware_sim.town import Town, TownMeter
 
@@ -13,7 +14,6 @@ LOCAL = timezone(timedelta(hours=4))  # Gulf Standard Time, no summer time
 HALF_HOURS = 48
 HALF_HOUR = timedelta(minutes=30)
 _HALF_HOUR_MS = 1_800_000
-_DAY_CACHE = 256  # today and yesterday of each meter of the town
 _WEEKEND = (4, 5)  # Friday, Saturday
 
 # Permille of the yearly mean at the middle of each month: air conditioning makes the summer.
@@ -58,12 +58,8 @@ def daily_use(town: Town, meter: TownMeter, day: date) -> int:
 
 def half_hour_use(town: Town, meter: TownMeter, day: date) -> tuple[int, ...]:
     """The 48 half-hours of a local day in Wh or mL; their sum is exactly `daily_use`."""
-    return _half_hours(town.seed, meter, day, daily_use(town, meter, day))
-
-
-@lru_cache(maxsize=_DAY_CACHE)
-def _half_hours(seed: int, meter: TownMeter, day: date, total: int) -> tuple[int, ...]:
-    dice = random.Random(f"{seed}:{meter.drn}:{day.toordinal()}:shape")
+    total = daily_use(town, meter, day)
+    dice = random.Random(f"{town.seed}:{meter.drn}:{day.toordinal()}:shape")
     shape = _SHAPE[meter.commodity, day.weekday() in _WEEKEND]
     weights = [shape[half // 2] * (700 + int(dice.random() * 600)) for half in range(HALF_HOURS)]
     whole = sum(weights)
@@ -76,21 +72,59 @@ def _half_hours(seed: int, meter: TownMeter, day: date, total: int) -> tuple[int
     return tuple(uses)
 
 
+class DayCurve:
+    """One local day of a household, ready for many questions: what it drew by an instant, what it draws now.
+
+    Instants are UTC epoch milliseconds within the day, from `start_ms` up to but not including `end_ms`.
+    """
+
+    __slots__ = ("_reached", "end_ms", "start_ms")
+
+    def __init__(self, town: Town, meter: TownMeter, day: date) -> None:
+        midnight = datetime(day.year, day.month, day.day, tzinfo=LOCAL)
+        self.start_ms = int(midnight.timestamp()) * 1000
+        self.end_ms = self.start_ms + HALF_HOURS * _HALF_HOUR_MS
+        # Typed and packed: ten thousand households keep a curve each.
+        self._reached = array("q", accumulate(half_hour_use(town, meter, day), initial=0))
+
+    @property
+    def total(self) -> int:
+        """Wh or mL of the whole day."""
+        return self._reached[-1]
+
+    def drawn_by(self, at_ms: int, parts: int = 1) -> int:
+        """Wh or mL, in `parts` of one, drawn from midnight until then."""
+        whole, rest = divmod(at_ms - self.start_ms, _HALF_HOUR_MS)
+        reached = self._reached[whole]
+        return reached * parts + (self._reached[whole + 1] - reached) * parts * rest // _HALF_HOUR_MS
+
+    def load_at(self, at_ms: int) -> int:
+        """What the household draws then, in W or mL/h."""
+        half = (at_ms - self.start_ms) // _HALF_HOUR_MS
+        return 2 * (self._reached[half + 1] - self._reached[half])
+
+
+def day_curve(town: Town, meter: TownMeter, at_ms: int) -> DayCurve:
+    """The curve of the local day in which an instant lies."""
+    return DayCurve(town, meter, datetime.fromtimestamp(at_ms / 1000, LOCAL).date())
+
+
 def load_at(town: Town, meter: TownMeter, at: datetime) -> int:
     """What the household draws just now, in W or mL/h."""
-    local = at.astimezone(LOCAL)
-    return 2 * half_hour_use(town, meter, local.date())[local.hour * 2 + local.minute // 30]
+    at_ms = int(at.timestamp() * 1000)
+    return day_curve(town, meter, at_ms).load_at(at_ms)
 
 
 def use_between(town: Town, meter: TownMeter, start: datetime, end: datetime, parts: int = 1) -> int:
     """Wh or mL, in `parts` of one, drawn from `start` to `end`; pieces add up to the whole without drift."""
-    first, last = start.astimezone(LOCAL), end.astimezone(LOCAL)
-    if last <= first:
+    first_ms, last_ms = int(start.timestamp() * 1000), int(end.timestamp() * 1000)
+    if last_ms <= first_ms:
         return 0
-    use = _drawn_by(town, meter, last, parts) - _drawn_by(town, meter, first, parts)
-    for day in range((last.date() - first.date()).days):
-        use += daily_use(town, meter, first.date() + timedelta(days=day)) * parts
-    return use
+    first, last = day_curve(town, meter, first_ms), day_curve(town, meter, last_ms)
+    use = last.drawn_by(last_ms, parts) - first.drawn_by(first_ms, parts)
+    days = (last.start_ms - first.start_ms) // (first.end_ms - first.start_ms)
+    begin = datetime.fromtimestamp(first.start_ms / 1000, LOCAL).date()
+    return use + parts * sum(daily_use(town, meter, begin + timedelta(days=day)) for day in range(days))
 
 
 def history(
@@ -130,13 +164,3 @@ def _season_permille(commodity: str, day: date) -> int:
     else:
         first, second, step = season[month - 1], season[month], day.day + 15
     return first + (second - first) * min(step, 30) // 30
-
-
-def _drawn_by(town: Town, meter: TownMeter, local: datetime, parts: int) -> int:
-    """Drawn from this local day's midnight until `local`."""
-    uses = half_hour_use(town, meter, local.date())
-    passed_ms = (local - local.replace(hour=0, minute=0, second=0, microsecond=0)) // timedelta(
-        milliseconds=1
-    )
-    whole, rest = divmod(passed_ms, _HALF_HOUR_MS)
-    return sum(uses[:whole]) * parts + uses[whole] * parts * rest // _HALF_HOUR_MS

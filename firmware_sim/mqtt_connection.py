@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -130,9 +131,13 @@ class MqttConnection:
             self._ended, self.up = True, False
             self._speaker.disconnected()
 
-    # paho calls the socket functions on the connecting thread or on ours, hence call_soon_threadsafe.
+    def _soon(self, work: Callable[[Any], None], sock: Any) -> None:
+        """paho calls the socket functions on the connecting thread or on ours: bring them all to ours."""
+        with contextlib.suppress(RuntimeError):  # the process stops and the loop is closed
+            self._loop.call_soon_threadsafe(work, sock)
+
     def _socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
-        self._loop.call_soon_threadsafe(self._add_reader, sock)
+        self._soon(self._add_reader, sock)
 
     def _socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
         # The descriptor is closed right after this call, so it must leave the loop at once.
@@ -140,10 +145,10 @@ class MqttConnection:
         self._loop.remove_writer(sock)
 
     def _register_write(self, _client: Client, _data: Any, sock: Any) -> None:
-        self._loop.call_soon_threadsafe(self._add_writer, sock)
+        self._soon(self._add_writer, sock)
 
     def _unregister_write(self, _client: Client, _data: Any, sock: Any) -> None:
-        self._loop.call_soon_threadsafe(self._remove_writer, sock)
+        self._soon(self._remove_writer, sock)
 
     def _add_reader(self, sock: Any) -> None:
         if sock.fileno() >= 0:  # it may have failed and closed meanwhile

@@ -16,7 +16,7 @@ from firmware_sim.fleet_store import FleetStore, UplinkRow
 from firmware_sim.meter import LAST_GASP, POWER_RESTORED, Events, NoPower
 from firmware_sim.meter_state import Answer, MeterState
 from firmware_sim.mqtt_connection import Endpoint, MqttConnection
-from firmware_sim.mqtt_outbox import Outbox
+from firmware_sim.mqtt_outbox import Key, Outbox
 from meter_gateway import topics
 from meter_gateway.topics import Birth, BornMeter, Command, Death, Event, Progress, Reading, Receipt, Uplink
 
@@ -36,7 +36,7 @@ _PROGRESS: Final = msgspec.json.Decoder(Progress)
 
 
 class MqttMeter:
-    """Joins a Device to the broker; `start`, then `tick` about once a second, then `stop`."""
+    """Joins a Device to the broker; `start`, then `measure` and `tick` about once a second, then `stop`."""
 
     def __init__(
         self, device: Device, store: FleetStore, endpoint: Endpoint, threads: Executor, dice: random.Random
@@ -59,6 +59,8 @@ class MqttMeter:
         self._gathered: list[topics.Record] | None = None
         self._stopped = False
         self._flapped_ms = 0
+        self._gasp_until_ms = 0
+        self._receipted: list[Key] = []
         device.listen(self._changed)
         device.listen_to_faults(self._fault_began)
 
@@ -80,22 +82,31 @@ class MqttMeter:
             self._connection.close()
 
     def tick(self) -> None:
-        """Telemetry, repeats, keep-alive, and faults of the radio."""
+        """Keep-alive, repeats, and faults of the radio."""
         now_ms = self._device.clock()
         faults = self._device.active_faults()
         connection = self._connection
         if connection:
             connection.tend()
             flaps = "flapping" in faults and now_ms - self._flapped_ms >= FLAP_EVERY_S * 1000
-            if not self._may_talk(faults) or flaps:
+            gasping = not self._device.state.powered and now_ms < self._gasp_until_ms
+            if (not self._may_talk(faults) and not gasping) or flaps:
                 self._flapped_ms = now_ms
                 connection.drop()
         elif self._calling is None and not self._opening and self._may_talk(faults):
             self._call_in(self._dice.random() * RESTORE_JITTER_S)
+        self._pump()
+
+    def measure(self) -> None:
+        """Put due telemetry on disk and take receipted messages off it; call inside a transaction for many."""
+        if self._receipted:
+            with self._store.transaction():
+                self._store.delete_uplinks(self._drn, self._receipted)
+            self._receipted = []
+        now_ms = self._device.clock()
         if self._device.state.powered and now_ms >= self._telemetry_ms:
             self._telemetry_ms = max(self._telemetry_ms + TELEMETRY_MS, now_ms)
             self._post(self._readings(self._device.state), telemetry=True)
-        self._pump()
 
     # -- the Speaker's side: what the connection tells us
 
@@ -131,10 +142,10 @@ class MqttMeter:
             log.warning("meter %s heard what breaks the contract: %s", self._drn, error)
             return
         if isinstance(message, Receipt):
+            # The disk forgets with the next measure: who is killed before sends again, and is told again.
             gone = self._outbox.receipt(message.boot, message.ranges)
+            self._receipted += gone
             if gone:
-                with self._store.transaction():
-                    self._store.delete_uplinks(self._drn, gone)
                 self._pump()
         elif isinstance(message, Command):
             self._obey(message)
@@ -215,6 +226,7 @@ class MqttMeter:
             return
         codes = {event.code for event in events}
         if LAST_GASP in codes:
+            self._gasp_until_ms = self._device.clock() + int(GASP_S * 1000)
             self._post(records)
             asyncio.get_running_loop().call_later(GASP_S, self._die)
             return

@@ -51,6 +51,7 @@ async def running(store, url):
 
         async def tick():
             while True:
+                radio.measure()
                 radio.tick()
                 await asyncio.sleep(0.05)
 
