@@ -58,6 +58,14 @@ async def find_payment(conn: psycopg.AsyncConnection, payment_id: UUID) -> Payme
     return await cursor.fetchone()
 
 
+async def get_payment(conn: psycopg.AsyncConnection, payment_id: UUID) -> Payment:
+    """The payment of this id. Raises NotFound."""
+    found = await find_payment(conn, payment_id)
+    if found is None:
+        raise NotFound("payment_not_found", "no such payment")
+    return found
+
+
 async def find_payment_of_quote(conn: psycopg.AsyncConnection, quote_id: UUID) -> Payment | None:
     """The one payment that a quote may have."""
     cursor = conn.cursor(row_factory=kwargs_row(_payment))

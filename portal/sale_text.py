@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 
-from portal.formats import money_text, token_text, units_text
+from portal.formats import money_text, time_text, token_text, units_text
 from portal.i18n import Language, load_languages, msg
 
 # The token stands on a line of its own: easy to copy, and in order in either direction (field rules 4.9).
@@ -15,10 +16,21 @@ SUSPENSE_MESSAGE = msg(
     "We received %(amount)s for a purchase that had been declined before. No token was issued."
     " We hold the money for you and will contact you."
 )
+LATE_SUBJECT = msg("Paid, and no token yet")
+LATE_STORY = msg(
+    "%(amount)s were paid at %(time)s for meter %(drn)s (receipt %(receipt)s), and no token could be issued."
+    " The money is safe."
+)
+HELD_SUBJECT = msg("Money without a sale")
+HELD_STORY = msg(
+    "%(amount)s arrived for meter %(drn)s (receipt %(receipt)s) after the purchase had been declined or could"
+    " not be carried out. The money is held for the customer."
+)
 
 
 @lru_cache(maxsize=1)
-def _languages() -> dict[str, Language]:
+def languages() -> dict[str, Language]:
+    """The languages that messages are written in, read once."""
     return load_languages()
 
 
@@ -35,7 +47,7 @@ def token_body(
     receipt_number: int,
 ) -> str:
     """The message that carries a token: units in tenths, money in baisa, groups of four digits."""
-    spoken = _languages()[language]
+    spoken = languages()[language]
     lines = [
         spoken._(
             TOKEN_MESSAGE,
@@ -55,4 +67,15 @@ def token_body(
 
 def suspense_body(language: str, *, amount_minor: int) -> str:
     """The message about money that came after a no."""
-    return _languages()[language]._(SUSPENSE_MESSAGE, amount=money_text(amount_minor, language))
+    return languages()[language]._(SUSPENSE_MESSAGE, amount=money_text(amount_minor, language))
+
+
+def late_ticket(
+    language: str, *, drn: str, amount_minor: int, receipt_number: int, paid_at: datetime | None
+) -> tuple[str, str]:
+    """Subject and story of the ticket for a sale that got no token; without `paid_at` its money is in suspense."""
+    spoken = languages()[language]
+    facts = {"drn": drn, "amount": money_text(amount_minor, language), "receipt": receipt_number}
+    if paid_at is None:
+        return spoken._(HELD_SUBJECT), spoken._(HELD_STORY, **facts)
+    return spoken._(LATE_SUBJECT), spoken._(LATE_STORY, time=time_text(paid_at), **facts)

@@ -124,7 +124,11 @@ async def settle_payment(conn: psycopg.AsyncConnection, event: ProviderEvent, no
     Raises NotFound (unknown payment), IdempotencyConflict (event id with other content), PaymentMismatch
     (another amount); the caller's transaction must then roll back.
     """
-    payment = await payment_store.lock_payment(conn, event.payment_id)
+    found = await payment_store.get_payment(conn, event.payment_id)
+    # Everywhere the vend is locked before its payment: a customer who presses "pay" again just now must not
+    # meet us half way.
+    await vend_store.lock_vend_of_quote(conn, found.quote_id)
+    payment = await payment_store.lock_payment(conn, found.id)
     stored = StoredEvent(
         event.event_id, event.payment_id, event.status, event.amount_minor, event.body_sha256
     )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import psycopg
 
@@ -14,7 +14,9 @@ from billing import payment_store, reconcile, vend_store
 from billing.errors import BillingError, ProviderUnavailable
 from billing.payment_store import Payment
 from billing.provider_link import ProviderLink
-from portal import message_store, sell
+from portal import late_sale_store, message_store, sale_text, sell
+from portal.contact_centre.open_ticket import Caller, NewTicket, open_ticket
+from portal.contact_centre.ticket import Channel, TicketKind
 from portal.sell import Pool
 from token_engine.vault import VendingKeyVault
 
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # One round looks at this many of each; with a round a second nothing waits long behind them.
 BATCH = 50
+# Suspense that is older had its ticket long ago, or was brought in from elsewhere.
+SUSPENSE_WINDOW = timedelta(days=30)
 ASK_AT_ONCE = 8  # a provider that is in trouble is not helped by a crowd
 
 
@@ -40,6 +44,7 @@ class Sweep:
         await self.send_messages()
         await self.deliver_stuck()
         await self.ask_about_silent()
+        await self.open_late_tickets()
 
     async def send_messages(self) -> int:
         """Send unsent messages: this outbox is its own phone network, so sending is a mark."""
@@ -64,6 +69,40 @@ class Sweep:
             ):  # one vend's fault must not hold up the others; the wait before the next doubles
                 log.exception("vend %s could not be delivered", vend.id)
         return len(stuck)
+
+    async def open_late_tickets(self) -> int:
+        """Give every sale that needs a person its ticket; its own transaction each, so that one fault is one."""
+        now = self.now_fn()
+        async with self.pool.connection() as conn:
+            late = await late_sale_store.list_late_sales(
+                conn, paid_before=now - reconcile.LATE_AFTER, since=now - SUSPENSE_WINDOW, limit=BATCH
+            )
+        for sale in late:
+            subject, story = sale_text.late_ticket(
+                sale.language,
+                drn=sale.drn,
+                amount_minor=sale.amount_minor,
+                receipt_number=sale.receipt_number,
+                paid_at=sale.paid_at,
+            )
+            async with self.pool.connection() as conn:
+                await open_ticket(
+                    conn,
+                    caller=Caller(sale.customer_id, sale.phone, sale.language),
+                    new=NewTicket(
+                        key=f"late-sale:{sale.vend_id}",
+                        kind=TicketKind.TOKEN_PROBLEM,
+                        channel=Channel.WEB,
+                        subject=subject,
+                        body=story,
+                        meter_id=sale.meter_id,
+                        vend_id=str(sale.vend_id),
+                    ),
+                    created_by=None,
+                    now=now,
+                    languages=sale_text.languages(),
+                )
+        return len(late)
 
     async def ask_about_silent(self) -> int:
         """Ask the provider about payments without an outcome; gives how many were asked about."""

@@ -117,6 +117,8 @@ CREATE TABLE vend (
   CHECK (state IN ('QUOTED', 'REFUNDED') OR tid IS NOT NULL)
 );
 CREATE UNIQUE INDEX vend_tid_once ON vend (meter_id, base_date, tid);
+-- The worker's sweep looks at these every second.
+CREATE INDEX vend_open ON vend (paid_at) WHERE state IN ('PAID', 'REQUESTED', 'UNKNOWN', 'REFUSED');
 CREATE TABLE vend_step (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   vend_id uuid NOT NULL REFERENCES vend,
@@ -146,6 +148,8 @@ CREATE TABLE posting (
   PRIMARY KEY (journal_id, line)
 );
 CREATE INDEX ON posting (account, customer_id);
+CREATE INDEX ON journal (reference);
+CREATE INDEX journal_suspense ON journal (occurred_at) WHERE kind = 'suspense';
 
 CREATE FUNCTION journal_must_balance() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -233,3 +237,10 @@ CREATE VIEW v_token AS
 CREATE VIEW v_agreed_point AS
   SELECT id AS customer_agreement_id, customer_id, usage_point_id, tariff_code, valid_from
     FROM customer_agreement WHERE valid_to IS NULL;
+-- Money that no sale waits for, with the sale that it was sent for.
+CREATE VIEW v_suspense AS
+  SELECT j.id AS journal_id, v.id AS vend_id, p.id AS payment_id, p.amount_minor, j.occurred_at
+    FROM journal j JOIN payment p ON p.id = CASE WHEN j.idempotency_key ~ '^suspense:[0-9a-f-]{36}$'
+                                                THEN substr(j.idempotency_key, 10)::uuid END
+    JOIN vend v ON v.payment_id = p.id
+   WHERE j.kind = 'suspense';

@@ -59,6 +59,7 @@ CREATE TABLE message (
   sent_at timestamptz
 );
 CREATE INDEX ON message (customer_id, created_at);
+CREATE INDEX message_unsent ON message (id) WHERE sent_at IS NULL;
 
 CREATE TABLE outage (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

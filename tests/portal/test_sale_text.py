@@ -47,3 +47,16 @@ async def test_a_job_is_a_row_on_the_given_connection(conn):
     await jobs.defer_delivery(conn, UUID(int=3))
     row = await (await conn.execute("SELECT task_name, queue_name, args FROM procrastinate_jobs")).fetchone()
     assert row == (jobs.DELIVER_TOKEN, jobs.QUEUE, {"vend_id": str(UUID(int=3))})
+
+
+def test_a_ticket_says_what_a_person_must_look_at():
+    from tests.billing.world import NOW
+
+    facts = {"drn": "06000000011", "amount_minor": 5_000, "receipt_number": 17}
+    late = sale_text.late_ticket("en", paid_at=NOW, **facts)
+    held = sale_text.late_ticket("en", paid_at=None, **facts)
+    assert late[0] == "Paid, and no token yet"
+    assert "5.000\u00a0OMR were paid at 13:00 for meter 06000000011 (receipt 17)" in late[1]
+    assert held[0] == "Money without a sale"
+    for spoken in (late, held):
+        assert spoken != sale_text.late_ticket("ar", paid_at=NOW if spoken is late else None, **facts)

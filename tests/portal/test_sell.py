@@ -209,6 +209,31 @@ async def make_and_pay_again(conn, house, key):
     )
 
 
+async def test_pressing_pay_again_while_the_bank_says_yes_never_locks_up(pool, house):
+    """Both take the vend before its payment: no deadlock, whoever comes first."""
+    quote, payment = await buy(pool, house)
+
+    async def press(key):
+        async with pool.connection() as conn:
+            return await sell.start_payment(
+                conn,
+                quote_id=quote.id,
+                customer_id=house.customer_id,
+                idempotency_key=key,
+                language="ar",
+                now=NOW,
+            )
+
+    async def told(number):
+        return await settle(pool, event_of(payment, event_id=f"evt_{number}"))
+
+    steps = [press(f"k{n}") if n % 2 else told(n) for n in range(12)]
+    results = await asyncio.gather(*steps)
+    assert {result.id for result in results[1::2]} == {payment.id}
+    assert await one(pool, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
+    assert await books(pool) == []
+
+
 async def test_another_customers_quote_is_not_found(pool, house):
     quote, _payment = await buy(pool, house)
     async with pool.connection() as conn:

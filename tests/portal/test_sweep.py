@@ -13,7 +13,7 @@ from billing.take_payment import redirect_url
 from portal import sell
 from portal.sweep import Sweep
 from tests.billing.world import NOW, Clock, make_house, make_tariffs, make_vault
-from tests.portal.sales import LossyVault, buy, event_of, one, settle
+from tests.portal.sales import LossyVault, all_rows, buy, event_of, one, settle
 
 SECRET = "bank-secret"
 
@@ -173,3 +173,43 @@ async def test_messages_are_sent_once_by_two_sweeps(town, house):
     sent = await asyncio.gather(town.sweep.send_messages(), town.sweep.send_messages())
     assert sum(sent) == 1
     assert await one(town.pool, "SELECT sent_at FROM portal.message") == NOW
+
+
+async def tickets(pool):
+    return await all_rows(
+        pool, "SELECT kind, vend_id, subject, idempotency_key, created_by FROM portal.ticket ORDER BY id"
+    )
+
+
+async def test_a_sale_that_stays_without_token_gets_a_person(town, house):
+    quote, payment = await buy(town.pool, house)
+    await settle(town.pool, event_of(payment))
+    town.vault.plan = ["silent"] * 99
+    town.clock.forward(seconds=290)
+    await town.sweep.round()
+    assert await tickets(town.pool) == []
+    town.clock.forward(seconds=11)
+    await asyncio.gather(town.sweep.open_late_tickets(), town.sweep.open_late_tickets())
+    await town.sweep.round()
+    (ticket,) = await tickets(town.pool)
+    assert ticket == (
+        "token_problem",
+        quote.vend_id,
+        "تم الدفع ولم يصدر الرمز بعد",
+        f"late-sale:{quote.vend_id}",
+        None,
+    )
+    assert await one(town.pool, "SELECT count(*) FROM portal.message WHERE kind = 'ticket'") == 1
+
+
+async def test_a_refusal_and_money_in_suspense_get_a_person_at_once(town, house):
+    refused, payment = await buy(town.pool, house)
+    await settle(town.pool, event_of(payment))
+    await sell.deliver_token(town.pool, LossyVault(make_vault(), ["refuse"]), refused.vend_id, town.clock)
+    declined, payment = await buy(town.pool, house)
+    await settle(town.pool, event_of(payment, "declined"))
+    assert await town.sweep.open_late_tickets() == 1
+    await settle(town.pool, event_of(payment))
+    assert await town.sweep.open_late_tickets() == 1
+    assert [row[1] for row in await tickets(town.pool)] == [refused.vend_id, declined.vend_id]
+    assert await town.sweep.open_late_tickets() == 0
