@@ -81,13 +81,6 @@ async def find_agreement(
     return await cursor.fetchone()
 
 
-async def find_agreement_of_meter(conn: psycopg.AsyncConnection, meter_id: int) -> Agreement | None:
-    """Whoever's open agreement on this meter: for staff and the worker."""
-    cursor = conn.cursor(row_factory=class_row(Agreement))
-    await cursor.execute(f"{_AGREEMENT} WHERE meter_id = %s", (meter_id,))
-    return await cursor.fetchone()
-
-
 async def _only(cursor: psycopg.AsyncCursor[Customer]) -> Customer:
     row = await cursor.fetchone()
     if row is None:

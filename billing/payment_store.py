@@ -66,13 +66,6 @@ async def get_payment(conn: psycopg.AsyncConnection, payment_id: UUID) -> Paymen
     return found
 
 
-async def find_payment_of_quote(conn: psycopg.AsyncConnection, quote_id: UUID) -> Payment | None:
-    """The one payment that a quote may have."""
-    cursor = conn.cursor(row_factory=kwargs_row(_payment))
-    await cursor.execute(f"{_PAYMENT} WHERE quote_id = %s", (quote_id,))
-    return await cursor.fetchone()
-
-
 async def lock_payment(conn: psycopg.AsyncConnection, payment_id: UUID) -> Payment:
     """The payment, held until this transaction ends. Raises NotFound."""
     cursor = conn.cursor(row_factory=kwargs_row(_payment))

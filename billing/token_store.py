@@ -52,16 +52,19 @@ async def insert_credit_token(
     units_tenths: int,
     digits: str,
     now: datetime,
+    key_change_id: UUID | None = None,
 ) -> Token:
     """Register the token of a vend; a repeat gives the stored one.
+
+    `key_change_id` names the change whose new key the meter has yet to prove.
 
     Raises IdempotencyConflict when this vend already has a token with other digits.
     """
     await conn.execute(
         "INSERT INTO billing.token (vend_id, meter_id, base_date, tid, class, subclass, units_tenths, digits,"
-        " purpose, issued_by, issued_at) VALUES (%s, %s, %s, %s, 0, %s, %s, %s, 'credit', 'worker', %s)"
-        " ON CONFLICT (vend_id) DO NOTHING",
-        (vend_id, meter_id, base_date, tid, subclass, units_tenths, digits, now),
+        " purpose, issued_by, issued_at, key_change_id)"
+        " VALUES (%s, %s, %s, %s, 0, %s, %s, %s, 'credit', 'worker', %s, %s) ON CONFLICT (vend_id) DO NOTHING",
+        (vend_id, meter_id, base_date, tid, subclass, units_tenths, digits, now, key_change_id),
     )
     stored = await find_token_of_vend(conn, vend_id)
     if stored is None:
@@ -85,11 +88,19 @@ async def insert_service_token(
     issued_by: str,
     reason: str,
     now: datetime,
+    request_id: str | None = None,
+    key_change_id: UUID | None = None,
+    place: int | None = None,
 ) -> Token:
-    """Register a test, engineering or key-change token that belongs to no sale."""
+    """Register a token that belongs to no sale: test, engineering, key change, free units.
+
+    With a `request_id` a repeat gives the stored one; raises IdempotencyConflict when that has other digits.
+    """
     cursor = await conn.execute(
         "INSERT INTO billing.token (meter_id, base_date, tid, class, subclass, units_tenths, digits, purpose,"
-        " issued_by, reason, issued_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        " issued_by, reason, issued_at, request_id, key_change_id, place)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " ON CONFLICT (request_id) DO NOTHING RETURNING id",
         (
             meter_id,
             base_date,
@@ -102,13 +113,22 @@ async def insert_service_token(
             issued_by,
             reason,
             now,
+            request_id,
+            key_change_id,
+            place,
         ),
     )
     row = await cursor.fetchone()
     found = conn.cursor(row_factory=class_row(Token))
-    token = await (await found.execute(f"{_SELECT} WHERE id = %s", row)).fetchone()
+    if row is None:
+        await found.execute(f"{_SELECT} WHERE request_id = %s", (request_id,))
+    else:
+        await found.execute(f"{_SELECT} WHERE id = %s", row)
+    token = await found.fetchone()
     if token is None:
         raise NotFound("token_not_found", "the token was not stored")
+    if (token.digits, token.tid) != (digits, tid):
+        raise IdempotencyConflict("second_token", "this request has another token already")
     return token
 
 
@@ -116,6 +136,30 @@ async def find_token_of_vend(conn: psycopg.AsyncConnection, vend_id: UUID) -> To
     """The one token of a vend."""
     cursor = conn.cursor(row_factory=class_row(Token))
     return await (await cursor.execute(f"{_SELECT} WHERE vend_id = %s", (vend_id,))).fetchone()
+
+
+async def get_token(conn: psycopg.AsyncConnection, token_id: int) -> Token:
+    """The token of this id. Raises NotFound."""
+    cursor = conn.cursor(row_factory=class_row(Token))
+    found = await (await cursor.execute(f"{_SELECT} WHERE id = %s", (token_id,))).fetchone()
+    if found is None:
+        raise NotFound("token_not_found", "no such token")
+    return found
+
+
+async def find_token_of_request(conn: psycopg.AsyncConnection, request_id: str) -> Token | None:
+    """The one token of a request that is no sale."""
+    cursor = conn.cursor(row_factory=class_row(Token))
+    return await (await cursor.execute(f"{_SELECT} WHERE request_id = %s", (request_id,))).fetchone()
+
+
+async def list_key_change_digits(conn: psycopg.AsyncConnection, key_change_id: UUID) -> list[str]:
+    """The key-change tokens of a change in the order to type them; empty before they are made."""
+    cursor = await conn.execute(
+        "SELECT digits FROM billing.token WHERE key_change_id = %s AND purpose = 'key_change' ORDER BY place",
+        (key_change_id,),
+    )
+    return [str(row[0]) for row in await cursor.fetchall()]
 
 
 async def list_tokens_of_meter(conn: psycopg.AsyncConnection, meter_id: int, *, limit: int) -> list[Token]:

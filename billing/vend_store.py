@@ -76,12 +76,6 @@ async def get_vend(conn: psycopg.AsyncConnection, vend_id: UUID) -> Vend:
     return _found(await (await cursor.execute(f"{_VEND} WHERE id = %s", (vend_id,))).fetchone())
 
 
-async def get_vend_of_quote(conn: psycopg.AsyncConnection, quote_id: UUID) -> Vend:
-    """The vend of this quote. Raises NotFound."""
-    cursor = conn.cursor(row_factory=kwargs_row(_vend))
-    return _found(await (await cursor.execute(f"{_VEND} WHERE quote_id = %s", (quote_id,))).fetchone())
-
-
 async def lock_vend(conn: psycopg.AsyncConnection, vend_id: UUID) -> Vend:
     """The vend, held until this transaction ends. Raises NotFound."""
     cursor = conn.cursor(row_factory=kwargs_row(_vend))

@@ -64,29 +64,11 @@ async def list_messages_to(conn: psycopg.AsyncConnection, phone: str, *, limit: 
     return await cursor.fetchall()
 
 
-async def list_messages_of_customer(
-    conn: psycopg.AsyncConnection, customer_id: int, *, limit: int
-) -> list[Message]:
-    """Messages to a customer, newest first."""
-    cursor = conn.cursor(row_factory=class_row(Message))
-    await cursor.execute(f"{_MESSAGE} WHERE customer_id = %s ORDER BY id DESC LIMIT %s", (customer_id, limit))
-    return await cursor.fetchall()
-
-
 async def list_newest_messages(conn: psycopg.AsyncConnection, *, limit: int) -> list[Message]:
     """Messages to anybody, newest first: for the demo's page of phones."""
     cursor = conn.cursor(row_factory=class_row(Message))
     await cursor.execute(f"{_MESSAGE} ORDER BY id DESC LIMIT %s", (limit,))
     return await cursor.fetchall()
-
-
-async def find_message_about(conn: psycopg.AsyncConnection, *, kind: str, reference: str) -> Message | None:
-    """The first message of a kind about a vend, ticket or outage."""
-    cursor = conn.cursor(row_factory=class_row(Message))
-    await cursor.execute(
-        f"{_MESSAGE} WHERE kind = %s AND reference = %s ORDER BY id LIMIT 1", (kind, reference)
-    )
-    return await cursor.fetchone()
 
 
 async def find_message(conn: psycopg.AsyncConnection, idempotency_key: str) -> Message | None:

@@ -167,7 +167,6 @@ async def test_customers_and_their_meters(pool, house):
             house.meter_id,
             "home-electricity",
         )
-        assert await customer_store.find_agreement_of_meter(conn, house.meter_id) == agreement
         with pytest.raises(NotFound):
             await customer_store.get_customer(conn, 999_999)
 
