@@ -106,6 +106,13 @@ class ControlLink:
         """Press the button of a meter that waits for it. Raises NotInTown, MeterDark, SimulatorUnavailable."""
         await self._ask("POST", f"/meters/{quote(drn, safe='')}/button", {})
 
+    async def hang(self, drn: str, usage_point: str) -> None:
+        """Put a meter from the shelf onto the wall of a house.
+
+        Raises NotInTown, SimulatorUnavailable (also when the wall is taken or the meter hangs already).
+        """
+        await self._ask("POST", f"/meters/{quote(drn, safe='')}/install", {"usage_point": usage_point})
+
     async def set_power(self, node: str, *, on: bool) -> None:
         """Cut or restore all that a node feeds. Raises NotInTown, SimulatorUnavailable."""
         await self._ask("POST", f"/network/{quote(node, safe='')}/power", {"on": on})

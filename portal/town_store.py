@@ -34,6 +34,7 @@ class PlaceRow:
     commodity: str
     address_en: str | None
     address_ar: str | None
+    usage_point: str | None
     node_code: str | None
     node_name_en: str | None
     node_name_ar: str | None
@@ -59,7 +60,7 @@ class MessageRow:
 
 
 _PLACE = """
-SELECT m.drn, m.commodity, m.address_en, m.address_ar, m.network_node AS node_code,
+SELECT m.drn, m.commodity, m.address_en, m.address_ar, m.usage_point, m.network_node AS node_code,
        m.network_name_en AS node_name_en, m.network_name_ar AS node_name_ar,
        c.id AS customer_id, c.name_en AS customer_name_en, c.name_ar AS customer_name_ar
   FROM meter_gateway.v_meter m

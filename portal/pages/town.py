@@ -251,6 +251,25 @@ async def press_button(request: Request, drn: str) -> Response:
     return redirect(request, f"/demo/meters/{drn}", flash=flash)
 
 
+@router.post("/demo/meters/{drn}/hang")
+async def hang(request: Request, drn: str) -> Response:
+    """Put a meter onto the wall where the books have it: the engineer's form moves no screwdriver."""
+    _ = language_of(request)._
+    async with runtime_of(request).pool.connection() as conn:
+        place = await town_store.find_place(conn, drn)
+    if place is None or place.usage_point is None:
+        raise NotFound
+    try:
+        await _link(request).hang(drn, place.usage_point)
+    except NotInTown:
+        raise NotFound from None
+    except SimulatorUnavailable:
+        flash: tuple[FlashKind, str] = ("error", _("The simulated meters do not answer."))
+    else:
+        flash = ("ok", _("The meter hangs on its wall now."))
+    return redirect(request, f"/demo/meters/{drn}", flash=flash)
+
+
 def _typed(digits: str) -> str:
     """What a keypad makes of an entry: digits of any script, nothing else."""
     return "".join(sign for sign in latin_digits(digits) if sign.isascii() and sign.isdigit())[:KEYPAD_LENGTH]

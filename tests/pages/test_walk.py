@@ -36,11 +36,12 @@ NOT_PAGES = re.compile(
     r"^/(static|webhooks|health|ready)(/|$)|\.(pdf|csv|png|jpg|svg|json)$|/receipt\b|/attachments?/"
 )
 
-# The text that a person reads, but for what says itself that it is in another language or is a code.
+# The text that a person reads, but for what says itself that it is in another language, is a code, or is in the
+# words of a person, which stand isolated (bdi, dir=auto).
 READ = """
 (other) => {
   const found = [];
-  const foreign = `[lang="${other}"], code, .mono, script, style, bdi[dir="ltr"], time`;
+  const foreign = `[lang="${other}"], code, .mono, script, style, bdi, [dir="auto"], time`;
   const walk = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const text = walk.currentNode.data.replace(/\\s+/g, ' ').trim();
@@ -91,7 +92,9 @@ def sign_in(page: Page, persona: str) -> None:
 
 
 def links_of(page: Page) -> list[str]:
-    addresses = page.eval_on_selector_all("a[href]", "links => links.map(link => link.href)")
+    addresses = page.eval_on_selector_all(
+        "a[href]", "links => links.map(link => new URL(link.getAttribute('href'), document.baseURI).href)"
+    )
     host = urlsplit(page.url).netloc
     return [urlsplit(a).path for a in addresses if urlsplit(a).netloc == host]
 

@@ -25,6 +25,7 @@ class Street:
     town: Town = field(default_factory=build_town)
     states: dict[str, MeterState] = field(default_factory=dict)
     off: set[str] = field(default_factory=set)
+    placed: dict[str, str] = field(default_factory=dict)
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -40,7 +41,10 @@ class Street:
     def face(self, drn: str) -> dict[str, Any]:
         meter = self.town.meter_by_drn[drn]
         node = self.town.node_of(meter)
-        return face(meter, self.states[drn], node.code if node else None, self.now_ms)
+        code = node.code if node else None
+        if drn in self.placed:
+            code = self.town.usage_point_by_code[self.placed[drn]].node_code
+        return face(meter, self.states[drn], code, self.now_ms)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         match method, path.strip("/").split("/"):
@@ -64,6 +68,14 @@ class Street:
                 }
             case "POST", ["meters", drn, "button"] if drn in self.states:
                 self.states[drn], _ = rules.press_button(self.states[drn], self.now_ms)
+                return 200, self.face(drn)
+            case "POST", ["meters", drn, "install"] if drn in self.states:
+                if (
+                    self.town.meter_by_drn[drn].usage_point_code
+                    or body["usage_point"] in self.placed.values()
+                ):
+                    return 400, {"error": "not there"}
+                self.placed[drn] = body["usage_point"]
                 return 200, self.face(drn)
             case "GET", ["network"]:
                 return 200, [{"code": node.code, "on": node.code not in self.off} for node in self.town.nodes]

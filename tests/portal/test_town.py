@@ -123,7 +123,7 @@ async def test_the_filter_shows_its_meters_only(
     expected = {
         "water": {m.drn for m in town.meters if m.commodity == "water"},
         "TX-3": {m.drn for m in town.meters_under("TX-3")},
-        "shelf": {m.drn for m in town.spares},
+        "shelf": {m.drn for m in town.spares if m.drn not in street.placed},
     }.get(show, set(town.meter_by_drn))
     page = await browser.get("/town", params={"show": show})
     assert set(re.findall(r'id="face-(\d+)"', page.text)) == expected
@@ -185,6 +185,27 @@ async def test_a_meter_that_waits_for_a_hand_gets_one(browser: httpx.AsyncClient
     assert "The button was pressed." in done.text
     assert street.states[meter.drn].relay == 1
     assert "Press the button" not in done.text
+
+
+async def test_a_meter_goes_onto_the_wall_where_the_books_have_it(
+    browser: httpx.AsyncClient, street: Street, town_url: str
+) -> None:
+    drn, point = street.town.spares[0].drn, street.town.free_usage_points[0].code
+    path = f"/demo/meters/{drn}"
+    assert "on the shelf, not installed" in (await browser.get(f"{path}?lang=en")).text
+    assert (await send(browser, f"{path}/hang", of=path)).status_code == 404, "the books know no place for it"
+    async with await psycopg.AsyncConnection.connect(town_url) as conn:
+        await conn.execute(
+            "INSERT INTO meter_gateway.meter_installation (meter_id, usage_point_id, installed_at, installed_by)"
+            " SELECT m.id, u.id, now(), 'engineer' FROM meter_gateway.meter m, meter_gateway.usage_point u"
+            " WHERE m.drn = %s AND u.code = %s",
+            (drn, point),
+        )
+    assert "Hang it on the wall" in (await browser.get(f"{path}?lang=en")).text
+    done = await send(browser, f"{path}/hang?lang=en", of=path)
+    assert "The meter hangs on its wall now." in done.text
+    assert street.placed == {drn: point}
+    assert "Hang it on the wall" not in done.text
 
 
 @pytest.mark.parametrize(
@@ -275,9 +296,9 @@ async def test_what_the_store_reads(town_url: str, street: Street) -> None:
             street.town.meters[0].drn,
             street.town.customers[0].name_en,
         )
-        spare = await town_store.find_place(conn, street.town.spares[0].drn)
+        spare = await town_store.find_place(conn, street.town.spares[1].drn)
         assert spare is not None
-        assert (spare.node_code, spare.customer_id) == (None, None)
+        assert (spare.usage_point, spare.node_code, spare.customer_id) == (None, None, None)
         assert await town_store.find_place(conn, "00000000000") is None
         assert await town_store.find_newest_vend(conn) is None
 
