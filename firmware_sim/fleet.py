@@ -274,7 +274,8 @@ async def run_town(
     store = FleetStore(Path(state_dir))
     fleet = Fleet(town, store, speed)
     wires = Wires(fleet, store)
-    control = ControlServer(FleetControl(fleet).handle, control_port)
+    orders = FleetControl(fleet)
+    control = ControlServer(orders.handle, control_port)
     try:
         fleet.build(Path(vault_file))
         await wires.start(addresses, endpoint)
@@ -282,6 +283,7 @@ async def run_town(
         log.info("%d meters run, control port %d", len(fleet.devices), control.port)
         await _tick_until(stop, fleet)
     finally:
+        orders.stop()
         await control.stop()
         await wires.stop()
         store.close()

@@ -9,6 +9,8 @@ from firmware_sim.control_server import ControlRequest, Refused
 from firmware_sim.faults import FAULTS, UnknownFault
 from firmware_sim.meter import NoPower
 from firmware_sim.meter_state import PER_TENTH
+from firmware_sim.scenario import InvalidScenario, load_scenario, scenario_names
+from firmware_sim.scenario_player import ScenarioPlayer, ScenarioRuns
 
 if TYPE_CHECKING:
     from firmware_sim.device import Device
@@ -23,6 +25,11 @@ class FleetControl:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._player = ScenarioPlayer(fleet)
+
+    def stop(self) -> None:
+        """Break off what is being played."""
+        self._player.stop()
 
     async def handle(self, request: ControlRequest) -> Any:
         """The JSON-able answer. Raises Refused."""
@@ -35,15 +42,31 @@ class FleetControl:
                 return [self._face(device) for device in self._fleet.devices.values()]
             case "GET", ("network",):
                 return self._fleet.network()
+            case "GET", ("scenarios",):
+                titles = {name: load_scenario(name).title for name in scenario_names()}
+                return {"scenarios": titles} | self._player.face()
             case "GET", ("meters", drn):
                 return self._face(self._device(drn))
             case "GET", ("meters", drn, "store"):
                 return meter_face.shelf(self._device(drn).state)
+            case "POST", ("scenarios", name):
+                return self._play(name)
             case "POST", ("network", code, "power"):
                 return self._network_power(code, request.body)
             case "POST", ("meters", drn, action):
                 return self._act(self._device(drn), action, request.body)
         raise Refused(404, "there is no such thing here")
+
+    def _play(self, name: str) -> dict[str, Any]:
+        try:
+            self._player.play(name, load_scenario(name))
+        except KeyError:
+            raise Refused(404, "there is no such scenario") from None
+        except ScenarioRuns as error:
+            raise Refused(409, str(error)) from None
+        except InvalidScenario as error:
+            raise Refused(400, str(error)) from None
+        return self._player.face()
 
     def _device(self, drn: str) -> Device:
         device = self._fleet.devices.get(drn)

@@ -132,7 +132,7 @@ class MqttConnection:
             self._speaker.disconnected()
 
     def _soon(self, work: Callable[[Any], None], sock: Any) -> None:
-        """paho calls the socket functions on the connecting thread or on ours: bring them all to ours."""
+        """Bring paho's socket calls to our thread: it makes them on the connecting thread or on ours."""
         with contextlib.suppress(RuntimeError):  # the process stops and the loop is closed
             self._loop.call_soon_threadsafe(work, sock)
 

@@ -284,3 +284,13 @@ async def test_speed_multiplies_demand(process):
     before = process.get(f"/meters/{meter.drn}")["counter"]
     await asyncio.sleep(2.2)
     assert process.get(f"/meters/{meter.drn}")["counter"] - before > 100
+
+
+def test_scenarios_are_listed_and_played_one_at_a_time(process):
+    assert "summer-storm" in process.get("/scenarios")["scenarios"]
+    assert process.post("/scenarios/none").status_code == 404
+    assert process.post("/scenarios/summer-storm").json()["playing"] == "summer-storm"
+    assert process.post("/scenarios/bad-line").status_code == 409
+    time.sleep(0.3)
+    assert not next(node for node in process.get("/network") if node["code"] == "TX-4")["powered"]
+    assert process.end() == 0
