@@ -17,6 +17,7 @@ from procrastinate import App, PsycopgConnector
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from billing.provider_link import ProviderLink
+from billing.states import VendState
 from portal import jobs
 from portal.outages import watch
 from portal.sell import Pool, deliver_token
@@ -26,6 +27,8 @@ from token_engine.vault import VendingKeyVault
 
 log = logging.getLogger(__name__)
 
+# A lost answer is mostly there a moment later, while the customer still looks; after that the sweep asks.
+ASK_AGAIN_AFTER_S = (0.3, 1.0)
 SWEEP_EVERY_S = 1.0  # how long an SMS waits; everything else decides by its own times
 RETRY_S = 1.0  # after a fall: a database that restarts is back within seconds
 STEADY_S = 30.0  # what ran this long has recovered: its next fall is news again
@@ -139,7 +142,11 @@ async def work_jobs(database_url: str, pool: Pool, vault: VendingKeyVault) -> No
 
     @app.task(name=jobs.DELIVER_TOKEN, queue=jobs.QUEUE)
     async def deliver(vend_id: str) -> None:
-        await deliver_token(pool, vault, UUID(vend_id), utc_now)
+        for wait_s in (*ASK_AGAIN_AFTER_S, 0.0):
+            state = await deliver_token(pool, vault, UUID(vend_id), utc_now)
+            if state is not VendState.UNKNOWN:
+                break
+            await asyncio.sleep(wait_s)
 
     async with app.open_async():
         await app.run_worker_async(

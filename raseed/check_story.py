@@ -159,7 +159,7 @@ class Story:
 
     async def _typed_first(self) -> str:
         town = self.town
-        meter = town.meter("electricity", "mqtt", skip=1)
+        meter = town.meter("electricity", "tcp", skip=3)
         town.demo.supervisor.kill("headend", signal.SIGSTOP)  # the token exists and is not delivered yet
         try:
             purchase = await town.buy(meter)

@@ -78,7 +78,9 @@ def last_gasps_ignored(module):
 
 
 def used_is_refused(module):
-    module.APPLIED_RESULTS = frozenset({"ACCEPT"})
+    """The gateway takes the meter's USED for a refusal."""
+    real = module.is_verified
+    module.is_verified = lambda kind, result: real(kind, result) and result != "USED_ERROR"
 
 
 def vault_late(module):
@@ -105,7 +107,7 @@ BREAKAGES = {
     "command-dropped": ("meter_gateway.dispatch", command_dropped),
     "command-doubled": ("meter_gateway.dispatch", command_doubled),
     "last-gasps-ignored": ("meter_gateway.event_store", last_gasps_ignored),
-    "used-is-refused": ("portal.sale", used_is_refused),
+    "used-is-refused": ("meter_gateway.deliver", used_is_refused),
     "vault-late": ("token_engine.software_vault", vault_late),
 }
 
