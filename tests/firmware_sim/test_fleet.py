@@ -220,47 +220,6 @@ def test_a_spare_can_be_installed_once(process):
     assert process.get(f"/meters/{spare.drn}")["usage_point"] == point.code
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status"),
-    [
-        ("/meters/00000000000/keypad", {"digits": "1"}, 404),
-        ("/meters/{drn}/keypad", {}, 400),
-        ("/meters/{drn}/keypad", {"digits": "9" * 500}, 400),
-        ("/meters/{drn}/burn", {"units": -1}, 400),
-        ("/meters/{drn}/burn", {"units": "many"}, 400),
-        ("/meters/{drn}/fault", {"name": "sulking"}, 400),
-        ("/meters/{drn}/fault", {"name": "late", "seconds": True}, 400),
-        ("/meters/{drn}/fault", {}, 400),
-        ("/meters/{drn}/dance", {}, 404),
-        ("/meters/{drn}/power", {"on": "yes"}, 400),
-        ("/network/TX-9/power", {"on": True}, 404),
-        ("/network/TX-1/power", {}, 400),
-    ],
-)
-def test_bad_orders_are_refused_and_change_nothing(one_process, path, body, status):
-    drn = find(link="keypad").drn
-    before = one_process.get(f"/meters/{drn}/store")["token_count"]
-    assert one_process.post(path.format(drn=drn), **body).status_code == status
-    assert one_process.get(f"/meters/{drn}/store")["token_count"] == before
-
-
-@pytest.fixture(scope="module")
-def one_process(tmp_path_factory):
-    """For tests that change nothing; its radios find no broker, which must not matter."""
-    made = Process(tmp_path_factory.mktemp("fleet"), f"mqtt://127.0.0.1:{free_port()}")
-    made.start()
-    yield made
-    made.end(signal.SIGKILL)
-    made.child.stderr.close()
-
-
-def test_faults_are_listed_begun_and_ended(one_process):
-    drn = find("water", "keypad").drn
-    assert "late" in one_process.get("/faults")
-    assert one_process.post(f"/meters/{drn}/fault", name="late", seconds=60).json()["faults"] == ["late"]
-    assert one_process.post(f"/meters/{drn}/fault", name="none").json()["faults"] == []
-
-
 def test_a_stop_is_clean(process):
     assert process.end() == 0
     assert not (process.state / "rtu-1").is_symlink()
