@@ -11,12 +11,20 @@ from typing import Final
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from meter_gateway import command, command_store, edge_store, meter_store, network_store, reading_store
+from meter_gateway import (
+    command,
+    command_store,
+    edge_store,
+    meter_store,
+    network_store,
+    reading_store,
+    state_store,
+)
 from meter_gateway.command_store import DueCommand
 from meter_gateway.ingest import Stored
 from meter_gateway.message_key import to_millis
 from meter_gateway.mqtt_link import MqttLink
-from meter_gateway.topics import Command, Config, down_topic, encode
+from meter_gateway.topics import Command, Config, Rebirth, down_topic, encode
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +37,9 @@ ASK_AGAIN: Final = timedelta(seconds=60)
 COMMAND_EXPIRY_S: Final = 15
 CONFIG_EXPIRY_S: Final = 300
 DISPATCH_LIMIT: Final = 200
+REBIRTH_EXPIRY_S: Final = 60
+# A gateway with meters reports each half minute; four misses are no accident.
+SILENCE: Final = timedelta(minutes=2)
 # The ledger outlives the longest outage that a reading's age allows (30 days), then forgets in slices.
 LEDGER_DAYS: Final = 40
 LEDGER_SLICE: Final = 50_000
@@ -45,6 +56,9 @@ class Dispatch:
         self._wake = asyncio.Event()
         self._sent_config: dict[str, int] = {}
         self._kept_house_at: datetime | None = None
+        self._started_at: datetime | None = None
+        self._is_roll_call_due = False
+        self._roll: list[str] = []
         self._is_away = False
 
     def wake(self) -> None:
@@ -59,6 +73,12 @@ class Dispatch:
         if stored.births or stored.has_progress:
             self.wake()
 
+    def ask_who_is_there(self) -> None:
+        """Ask every edge for its birth again: ours were lost with the broker's session."""
+        self._is_roll_call_due = True
+        self._sent_config.clear()
+        self.wake()
+
     async def run(self) -> None:
         """Sweep each second, and at once when woken, until cancelled."""
         while True:
@@ -66,6 +86,7 @@ class Dispatch:
                 await self._keep_house()
                 await self._send_commands()
                 await self._send_configs()
+                await self._watch_edges()
             except (psycopg.OperationalError, PoolTimeout) as error:
                 if not self._is_away:
                     log.warning("dispatch waits for the database: %s", type(error).__name__)
@@ -135,6 +156,28 @@ class Dispatch:
             if self._link.publish(down_topic(edge, Config), encode(config), expiry_s=CONFIG_EXPIRY_S):
                 self._sent_config[edge] = config.version
                 log.info("config %d with %d devices sent to %s", config.version, len(config.devices), edge)
+
+    async def _watch_edges(self) -> None:
+        """Call the roll where it is due, a slice a sweep, and note gateways that went without a word."""
+        now = self._clock()
+        if not self._link.connected:
+            self._started_at = None
+            return
+        self._started_at = self._started_at or now
+        if self._is_roll_call_due:
+            async with self._pool.connection() as conn:
+                self._roll = await edge_store.list_edges(conn)
+            self._is_roll_call_due = False
+        asked, self._roll = self._roll[:DISPATCH_LIMIT], self._roll[DISPATCH_LIMIT:]
+        for edge in asked:
+            message = Rebirth("the broker forgot us")
+            self._link.publish(down_topic(edge, Rebirth), encode(message), expiry_s=REBIRTH_EXPIRY_S)
+        if now - self._started_at < SILENCE:
+            return  # we were deaf ourselves
+        async with self._pool.connection() as conn:
+            for edge in await edge_store.mark_silent_gateways(conn, now - SILENCE):
+                log.warning("gateway %s is silent", edge)
+                await state_store.mark_meters_of_edge(conn, edge, now, link_up=False)
 
     async def _keep_house(self) -> None:
         now = self._clock()

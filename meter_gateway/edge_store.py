@@ -105,12 +105,35 @@ async def mark_dead(conn: psycopg.AsyncConnection, *, edge: str, boot: int, sess
 
 
 async def mark_seen(conn: psycopg.AsyncConnection, edges: Sequence[str], seen_at: datetime) -> None:
-    """Note that these edges spoke."""
+    """Note that these edges spoke just now, and so are there, whatever was thought of them."""
     await conn.execute(
-        "UPDATE meter_gateway.edge SET last_seen_at = %s WHERE edge = ANY(%s)"
-        " AND (last_seen_at IS NULL OR last_seen_at < %s)",
-        (seen_at, sorted(edges), seen_at),
+        "UPDATE meter_gateway.edge SET last_seen_at = greatest(last_seen_at, %s), online = true"
+        " WHERE edge IN (SELECT edge FROM meter_gateway.edge WHERE edge = ANY(%s) ORDER BY edge FOR UPDATE)",
+        (seen_at, list(edges)),
     )
+
+
+async def mark_silent_gateways(conn: psycopg.AsyncConnection, before: datetime) -> list[str]:
+    """Note gateways as gone that have meters and said nothing since `before`; returns them.
+
+    A will that was lost with its broker would otherwise leave them alive for ever. MQTT meters may rightly be
+    silent for hours.
+    """
+    cursor = await conn.execute(
+        "UPDATE meter_gateway.edge e SET online = false WHERE online AND kind = 'gateway' AND last_seen_at < %s"
+        " AND EXISTS (SELECT FROM meter_gateway.site s JOIN meter_gateway.bus b ON b.site_id = s.id"
+        "             JOIN meter_gateway.meter m ON m.bus_id = b.id WHERE s.code = e.edge) RETURNING edge",
+        (before,),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def list_edges(conn: psycopg.AsyncConnection) -> list[str]:
+    """Return every edge that was ever born, and every site."""
+    cursor = await conn.execute(
+        "SELECT edge FROM meter_gateway.edge UNION SELECT code FROM meter_gateway.site ORDER BY 1"
+    )
+    return [row[0] for row in await cursor.fetchall()]
 
 
 async def delete_old_messages(conn: psycopg.AsyncConnection, before: datetime, *, limit: int) -> int:

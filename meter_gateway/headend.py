@@ -44,7 +44,13 @@ async def run(*, database_url: str, mqtt_url: str, name: str) -> None:
     link = MqttLink(mqtt_url, client_id=f"raseed-{name}", subscriptions=[SHARED_UPLINKS])
     await pool.open()
     dispatch = Dispatch(pool, link, clock=_now)
-    ingest = Ingest(pool, link, clock=_now, on_stored=dispatch.take_stored)
+    ingest = Ingest(
+        pool,
+        link,
+        clock=_now,
+        on_stored=dispatch.take_stored,
+        on_session_lost=dispatch.ask_who_is_there,
+    )
     await link.start()
     tasks = [
         asyncio.create_task(ingest.run(), name="ingest"),

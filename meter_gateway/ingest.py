@@ -19,7 +19,7 @@ from meter_gateway.edge_store import SpokenMeter
 from meter_gateway.errors import CommandNotFound
 from meter_gateway.event_store import DeadLetter, NewEvent
 from meter_gateway.message_key import instant, make_ranges, message_key
-from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, MqttLink
+from meter_gateway.mqtt_link import Connected, Incoming, MqttLink
 from meter_gateway.projection import Told
 from meter_gateway.reading_store import StoredReading
 from meter_gateway.topics import (
@@ -114,7 +114,9 @@ async def store_batch(
         await _store_records(
             conn, [batch.uplinks[key] for key in batch.uplinks if key in fresh], now, batch.letters
         )
-        await edge_store.mark_seen(conn, list({key[0] for key in batch.uplinks}), now)
+        # What was queued says nothing about who is there now.
+        live = {uplink.edge for _, uplink in batch.uplinks.values() if not uplink.historical}
+        await edge_store.mark_seen(conn, sorted(live), now)
     await event_store.insert_dead_letters(conn, batch.letters)
     return stored
 
@@ -250,20 +252,22 @@ class Ingest:
         *,
         clock: Callable[[], datetime],
         on_stored: Callable[[Stored], None],
+        on_session_lost: Callable[[], None],
     ) -> None:
         self._pool = pool
         self._link = link
         self._clock = clock
         self._on_stored = on_stored
+        self._on_session_lost = on_session_lost
 
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
             events = await self._link.next_batch(BATCH, LINGER_S)
             batch = [event for event in events if isinstance(event, Incoming)]
-            for event in events:
-                if isinstance(event, Connected | Disconnected):
-                    log.debug("link: %s", event)
+            if any(isinstance(event, Connected) and not event.session_present for event in events):
+                # What edges said meanwhile, their births and deaths too, went to nobody.
+                self._on_session_lost()
             if not batch:
                 continue
             stored = await self._store(batch)

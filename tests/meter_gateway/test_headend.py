@@ -14,6 +14,7 @@ from meter_gateway.topics import (
     Config,
     Progress,
     Reading,
+    Rebirth,
     Receipt,
     Uplink,
     decode_down,
@@ -326,3 +327,15 @@ async def test_a_gateway_gets_its_devices_at_birth_and_when_they_change(conn, br
             return len(configs()) > known
 
         await until(told_again)
+
+
+async def test_after_the_broker_forgot_us_every_edge_is_asked_who_it_is(conn, broker, meter, headend):
+    async with Edge(broker.url) as edge:
+        await hello(conn, edge)
+        broker.kill()
+        broker.start()
+
+        async def asked():
+            return any(isinstance(message, Rebirth) for message in edge.heard)
+
+        await until(asked, seconds=30)

@@ -1,0 +1,95 @@
+import asyncio
+
+from meter_gateway.bus_worker import BusWorker, make_meters
+from meter_gateway.modbus_link import BusLink
+from meter_gateway.outbox_store import OutboxStore
+from meter_gateway.site_file import BusAddress
+from meter_gateway.stop_signal import stop_on_signals
+from meter_gateway.topics import Command, Device
+from meter_gateway.watch import Memory
+from tests.meter_gateway.device import Bus, Meter
+from tests.meter_gateway.roles import until
+
+DRNS = [f"0600000{number:04d}" for number in range(4)]
+T0 = 1_800_000_000_000
+
+
+def devices(profile="raseed-prepaid-e1"):
+    return [Device(drn, profile, "b", unit) for unit, drn in enumerate(DRNS, 1)]
+
+
+def address(port=1):
+    return BusAddress("b", "tcp", "127.0.0.1", port, "", 9600, 0.1, 0.0)
+
+
+def test_first_polls_are_spread_and_memory_is_used():
+    meters = make_meters(BusLink(address()), devices(), {DRNS[1]: Memory(is_down=True)}, 2.0, 100.0)
+    assert [meter.next_at for meter in meters.values()] == [100.0, 100.5, 101.0, 101.5]
+    assert [meter.session.is_down for meter in meters.values()] == [False, True, False, False]
+
+
+def test_a_profile_that_is_not_known_is_not_guessed():
+    assert make_meters(BusLink(address()), devices("of-next-year"), {}, 2.0, 0.0) == {}
+
+
+async def test_commands_go_before_polls_and_a_dead_meter_does_not_hold_the_others(tmp_path):
+    async with Bus({unit: Meter(drn) for unit, drn in enumerate(DRNS, 1)}, "tcp") as bus:
+        bus.silent = {1}
+        store = OutboxStore(tmp_path / "g.sqlite")
+        worker = BusWorker(
+            address(bus.port), devices(), store=store, poll_s=0.1, now_ms=lambda: T0, on_stored=lambda: None
+        )
+        task = asyncio.create_task(worker.run())
+        try:
+            entry = store.accept(Command(5, DRNS[3], "relay_open", "", T0, T0 + 60_000), T0)
+            worker.submit(entry)
+            worker.submit(entry)
+
+            async def carried_out():
+                return bus.meters[4].runs == [5]
+
+            await until(carried_out, seconds=2)
+            await asyncio.sleep(1.5)
+            asked = [frame[1] for frame in bus.frames]
+            assert asked.count(1) < asked.count(2) / 2
+            assert asked.count(2) > 5
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            store.close()
+
+
+async def test_a_fault_of_ours_does_not_end_the_bus(tmp_path):
+    async with Bus({1: Meter(DRNS[0])}, "tcp") as bus:
+        store = OutboxStore(tmp_path / "g.sqlite")
+        times = iter([RuntimeError("a bug")])
+
+        def now_ms():
+            for error in times:
+                raise error
+            return T0
+
+        worker = BusWorker(
+            address(bus.port), devices()[:1], store=store, poll_s=0.1, now_ms=now_ms, on_stored=lambda: None
+        )
+        task = asyncio.create_task(worker.run())
+
+        async def polls_again():
+            return store.depth() > 0
+
+        await until(polls_again, seconds=5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        store.close()
+
+
+async def test_signals_ask_to_stop():
+    import os
+    import signal
+
+    stop = stop_on_signals()
+    assert not stop.is_set()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(stop.wait(), 2)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)

@@ -1,0 +1,46 @@
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from meter_gateway import reading_store
+from meter_gateway.reading_store import StoredReading
+from tests.meter_gateway.places import NOW, make_mqtt_meter
+
+
+def reading(meter, seconds=0, value=5, channel="credit"):
+    return StoredReading(meter.id, channel, NOW + timedelta(seconds=seconds), value, "valid")
+
+
+async def test_a_second_delivery_adds_nothing(conn):
+    meter = await make_mqtt_meter(conn)
+    rows = [reading(meter, second, second) for second in range(100)]
+    assert await reading_store.insert_readings(conn, rows) == 100
+    assert await reading_store.insert_readings(conn, [*rows, reading(meter, 100)]) == 1
+    found = await reading_store.list_readings(
+        conn, meter.id, "credit", since=NOW, until=NOW + timedelta(seconds=3)
+    )
+    assert [one.value for one in found] == [0, 1, 2]
+    assert await reading_store.insert_readings(conn, []) == 0
+
+
+async def test_twice_in_a_batch_with_two_values_keeps_both(conn):
+    meter = await make_mqtt_meter(conn)
+    await reading_store.insert_readings(conn, [reading(meter, 0, 5), reading(meter, 0, 6)])
+    cursor = await conn.execute("SELECT value, kept_value FROM meter_gateway.reading_conflict")
+    assert await cursor.fetchall() == [(6, 5)]
+
+
+async def test_a_reading_is_a_fact(conn):
+    meter = await make_mqtt_meter(conn)
+    await reading_store.insert_readings(conn, [reading(meter)])
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        await conn.execute("UPDATE meter_gateway.reading SET value = 0")
+
+
+async def test_partitions_are_made_ahead_and_once(conn):
+    far = NOW + timedelta(days=700)
+    assert await reading_store.ensure_partitions(conn, far, far + timedelta(days=40)) >= 1
+    assert await reading_store.ensure_partitions(conn, far, far + timedelta(days=40)) == 0
+    meter = await make_mqtt_meter(conn)
+    await reading_store.insert_readings(conn, [reading(meter, 700 * 86_400)])
