@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 
 from raseed.check_town import CheckFailed, CheckTown, until
 
 if TYPE_CHECKING:
-    from firmware_sim.town import TownMeter
+    from firmware_sim.town import TownCustomer, TownMeter
     from raseed.check import Step
 
+MUSCAT = ZoneInfo("Asia/Muscat")
+WORKDAYS = {6, 0, 1, 2, 3}  # Sunday to Thursday, as Python numbers them
+CLOSING = time(14, 30)
 OUTAGE_LIMIT_S = 25.0  # three seconds of patience, and three silent polls of each Modbus meter
 
 
@@ -35,7 +39,10 @@ class CareSteps:
             ("no supply: used up credit, and a relay opened by order, are told apart", self._told_apart),
             ("a transformer fails: last gasps and silence become one probable outage on it", self._raised),
             ("its subscribers are told of the outage, their neighbours are not", self._explained),
+            ("a new no-supply contact follows the outage", self._ticket_follows),
             ("supply comes back: closed for the meters that were seen alive", self._restored),
+            ("a complaint at the desk: reference, due time, assigned, answered, resolved", self._complaint),
+            ("an engineer installs a meter, reads it and sees a test token accepted", self._install),
         )
 
     async def _reason(self, meter: TownMeter) -> str:
@@ -131,6 +138,30 @@ class CareSteps:
         node = self.town.town.node_of(meter)
         return node.code if node else ""
 
+    async def _ticket_follows(self) -> str:
+        visitor = await self.town.subscriber(self._owner())
+        page = await visitor.get("/my/tickets/new?kind=no_supply&lang=en")
+        page = await visitor.submit(
+            page,
+            "/my/tickets/new",
+            kind="no_supply",
+            drn=self._meter.drn,
+            subject="No power",
+            body="Since just now.",
+        )
+        rows = await self.town.query(
+            "SELECT reference, outage_id FROM portal.ticket WHERE kind = 'no_supply' ORDER BY id DESC LIMIT 1"
+        )
+        if not rows or rows[0]["outage_id"] != self._outage_id:
+            raise CheckFailed(f"the ticket does not follow outage {self._outage_id}: {rows}")
+        return str(rows[0]["reference"])
+
+    def _owner(self) -> TownCustomer:
+        owner = self.town.owner(self._meter)
+        if owner is None:
+            raise CheckFailed(f"nobody owns meter {self._meter.drn}")
+        return owner
+
     async def _restored(self) -> str:
         await self.town.control(f"/network/{self._node}/power", on=True)
         rows: list[dict[str, Any]] = []
@@ -153,3 +184,82 @@ class CareSteps:
                 raise CheckFailed("a meter that nobody has seen alive counts as restored")
         await self._until_reason(self._meter, "OK")
         return f"in {took:.1f} s, {sum(row['restored_at'] is not None for row in rows)} meters seen alive"
+
+    async def _complaint(self) -> str:
+        town, owner = self.town, self._owner()
+        agent = await town.staff("agent")
+        found = await agent.get(f"/desk?q={owner.phone.removeprefix('+968')}&lang=en")
+        page = found if "/desk/customers/" in found.url else await agent.get(found.link("/desk/customers/"))
+        page = await agent.submit(
+            page,
+            "/tickets",
+            kind="complaint",
+            channel="phone",
+            subject="Wrong name",
+            body="My name is misspelt.",
+        )
+        reference = (await town.query("SELECT reference FROM portal.ticket ORDER BY id DESC LIMIT 1"))[0][
+            "reference"
+        ]
+        if reference not in page.body:
+            raise CheckFailed(f"the agent does not see the reference {reference}")
+        await self._expect_due(reference)
+        page = await agent.submit(page, f"{reference}/assign")
+        page = await agent.submit(page, f"{reference}/note", text="Only colleagues read this.")
+        page = await agent.submit(page, f"{reference}/reply", text="We correct it today.")
+        page = await agent.submit(page, f"{reference}/resolve", text="Your name is corrected.")
+        mine = await (await town.subscriber(owner)).get(f"/my/tickets/{reference}?lang=ar")
+        if "Your name is corrected." not in mine.body or "Only colleagues" in mine.body:
+            raise CheckFailed("the customer's timeline lacks the answer or shows the note")
+        rows = await town.query(
+            "SELECT t.state, bool_and(c.met_at IS NOT NULL) AS met FROM portal.ticket t JOIN portal.clock c "
+            "ON c.ticket_id = t.id WHERE t.reference = %s GROUP BY t.state",
+            reference,
+        )
+        if rows != [{"state": "resolved", "met": True}]:
+            raise CheckFailed(f"the ticket is {rows}")
+        return str(reference)
+
+    async def _expect_due(self, reference: str) -> None:
+        """Ten working days, Sunday to Thursday, counted here by hand and not by the platform's own calendar."""
+        rows = await self.town.query(
+            "SELECT c.due_at, t.created_at FROM portal.clock c JOIN portal.ticket t ON t.id = c.ticket_id "
+            "WHERE t.reference = %s AND c.kind = 'resolution'",
+            reference,
+        )
+        local = rows[0]["created_at"].astimezone(MUSCAT)
+        day = local.date()
+        while day.weekday() not in WORKDAYS or (day == local.date() and local.time() >= CLOSING):
+            day += timedelta(days=1)
+        for _working_day in range(10):
+            day += timedelta(days=1)
+            while day.weekday() not in WORKDAYS:
+                day += timedelta(days=1)
+        expected = datetime.combine(day, CLOSING, MUSCAT)
+        if rows[0]["due_at"] != expected:
+            raise CheckFailed(f"{reference} is due {rows[0]['due_at']}, by hand it is {expected}")
+
+    async def _install(self) -> str:
+        town = self.town
+        spare = next(meter for meter in town.town.spares if meter.link == "mqtt")
+        engineer = await town.staff("engineer")
+        page = await engineer.get(f"/field/meters/{spare.drn}/install?lang=en")
+        point = next(found["value"] for found in page.attributes if found.get("name") == "usage_point_id")
+        page = await engineer.submit(page, f"{spare.drn}/install", usage_point_id=point)
+        page = await engineer.get(f"/field/meters/{spare.drn}?lang=en")
+        for what in ("read", "test"):
+            page = await engineer.get(f"/field/meters/{spare.drn}?lang=en")
+            await engineer.submit(page, f"{spare.drn}/{what}")
+        rows: list[dict[str, Any]] = []
+
+        async def both_done() -> bool:
+            nonlocal rows
+            rows = await town.query(
+                "SELECT c.kind, c.state FROM meter_gateway.meter_command c JOIN meter_gateway.meter m "
+                "ON m.id = c.meter_id WHERE m.drn = %s ORDER BY c.kind",
+                spare.drn,
+            )
+            return {"read_now", "token"} <= {row["kind"] for row in rows if row["state"] == "VERIFIED"}
+
+        await until(both_done, lambda: f"reading and test token are {rows}")
+        return spare.drn

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from billing import ledger, ledger_store
 from firmware_sim.household import history
 from firmware_sim.town import Town, TownMeter
 
@@ -232,24 +233,8 @@ async def _seed_people(
     )
     for c in town.customers:
         if c.arrears_minor:
-            await _open_arrears(conn, c.code, customers[c.code], c.arrears_minor, now)
-
-
-async def _open_arrears(
-    conn: psycopg.AsyncConnection[Any], code: str, customer_id: int, amount_minor: int, now: datetime
-) -> None:
-    cursor = await conn.execute(
-        "INSERT INTO billing.journal (kind, idempotency_key, reference, occurred_at) "
-        "VALUES ('opening', %s, %s, %s) RETURNING id",
-        (f"opening:{code}", f"old debt of {code}", now),
-    )
-    journal_id = _one(await cursor.fetchone())
-    await conn.execute(
-        "INSERT INTO billing.posting (journal_id, line, account, customer_id, amount_minor) VALUES "
-        "(%(journal)s, 1, 'arrears_receivable', %(customer)s, %(amount)s), "
-        "(%(journal)s, 2, 'revenue.opening', NULL, -%(amount)s)",
-        {"journal": journal_id, "customer": customer_id, "amount": amount_minor},
-    )
+            debt = ledger.opening_entry(customers[c.code], c.arrears_minor, source="town")
+            await ledger_store.insert_entry(conn, debt, now=now)
 
 
 async def _seed_history(
