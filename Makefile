@@ -54,6 +54,26 @@ test: setup-dev test-services ## set up and run all tests
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup
 	$(BIN)/python -m tests.timescale $(BIN)/python -m pytest tests/raseed/test_migrate.py tests/billing tests/meter_gateway -n $(WORKERS)
 
+# The extras bench, fuzz and mutate, each fetched for the target of its name and for nothing else.
+IMPORT_bench := openpaygo
+IMPORT_fuzz := atheris
+IMPORT_mutate := cosmic_ray
+$(VENV)/.ready-%: pyproject.toml constraints.txt | $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]' 2>&1 | (grep -v -E '^(WARNING|$$)' || true)
+	@$(BIN)/python -c 'import $(IMPORT_$*)'
+	@touch $@
+
+WHAT ?= token
+bench: $(VENV)/.ready-bench ## rates beside an anchor, in one run on one thread (WHAT=token)
+	$(BIN)/python -m tests.benchmarks.$(WHAT)_bench
+
+SECONDS := 600
+fuzz: $(VENV)/.ready-fuzz ## coverage-guided fuzzing of decode and of a meter's state machine (SECONDS=600)
+	$(BIN)/python -m tests.fuzz.token_fuzz --seconds $(SECONDS)
+
+mutate: setup-dev $(VENV)/.ready-mutate ## change the token engine's core place by place and see a test fail
+	$(BIN)/python -m tests.mutation.mutate
+
 pictures: setup-dev test-services ## make docs/pictures from the running product
 	$(BIN)/python -m tests.pictures
 
