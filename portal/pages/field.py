@@ -32,7 +32,8 @@ Commander = Annotated[Viewer, Depends(require("field.command"))]
 Tester = Annotated[Viewer, Depends(require("field.token"))]
 FormKey = Annotated[str, Form(min_length=8, max_length=64)]
 
-FINAL: Final = frozenset({"VERIFIED", "REJECTED", "EXPIRED", "UNKNOWN"})
+# UNKNOWN is not among them: a late word of the edge may still settle it.
+FINAL: Final = frozenset({"VERIFIED", "REJECTED", "EXPIRED"})
 # After its expiry a command is closed within seconds; a page that still waits then says so itself.
 GIVE_UP_AFTER: Final = timedelta(seconds=20)
 TIMELINE_ROWS: Final = 15
@@ -248,7 +249,6 @@ async def command_page(
         steps=steps,
         step_words=STEP_WORDS,
         is_moving=moving,
-        gave_up=not moving and command.state not in FINAL,
         words=result_words(result) if command.kind == "token" else "",
         registers=sorted(registers.items()) if isinstance(registers, dict) else [],
         form_key=secrets.token_urlsafe(12),
