@@ -139,8 +139,11 @@ def _form_targets(provider_url: str) -> str:
     return f"'self' {parts.scheme}://{parts.netloc}" if parts.netloc else "'self'"
 
 
-class TooLarge(Exception):
+class TooLarge(HTTPException):
     """A request's body passes BODY_LIMIT."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 class Guard:

@@ -10,6 +10,7 @@ from html import unescape
 from typing import Any
 
 import httpx
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 
 from portal import login_store, sign_in
@@ -21,6 +22,9 @@ PROVIDER_SECRET = "the provider's secret of the tests"
 PUBLIC_URL = "http://portal.test"
 PROVIDER_URL = "http://provider.test"
 PASSWORD = "a long enough password"
+# The same argon2id at a hundredth of its cost: these tests look at pages, test_sign_in at the real one.
+sign_in._hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+sign_in._NOBODY = sign_in._hasher.hash(PASSWORD)
 
 
 class Visitor:
@@ -30,7 +34,7 @@ class Visitor:
         self.app = app
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(
-            transport=transport, base_url=PUBLIC_URL, headers={"Accept-Language": language}
+            transport=transport, base_url=PUBLIC_URL, cookies={"raseed_lang": language}
         )
 
     async def get(self, path: str, **kwargs: Any) -> httpx.Response:
