@@ -5,6 +5,7 @@ wanted=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || wanted+=(mosquitto)
 command -v chromium >/dev/null || wanted+=(chromium)
 command -v debootstrap >/dev/null || [ -x /usr/sbin/debootstrap ] || wanted+=(debootstrap)
+command -v softhsm2-util >/dev/null || wanted+=(softhsm2)
 command -v pdftoppm >/dev/null || wanted+=(poppler-utils)
 [ ${#wanted[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
