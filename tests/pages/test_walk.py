@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from babel.messages.pofile import read_po
@@ -33,7 +33,7 @@ VARIABLE = re.compile(
     r"/(?:\d+|[0-9a-f]{8}-[0-9a-f-]{27}|[A-Z]{1,3}-?[A-Z0-9-]*\d[A-Z0-9-]*|R\d\d-\d+-\w)(?=/|$)"
 )
 NOT_PAGES = re.compile(
-    r"^/(static|webhooks|health|ready)(/|$)|\.(pdf|csv|png|jpg|svg|json)$|/receipt\b|/attachments?/"
+    r"^/(static|webhooks|health|ready)(/|$)|\.(pdf|csv|png|jpg|svg|json)(\?|$)|/receipt\b|/attachments?/"
 )
 
 # The text that a person reads, but for what says itself that it is in another language, is a code, or is in the
@@ -78,9 +78,11 @@ def untranslated(texts: list[str], language: str) -> list[str]:
     return [text for text in texts if text in english_sentences() or ENGLISH.search(text)]
 
 
-def kind_of(path: str) -> str:
-    """An address without what varies, so that a hundred meters are one kind of page."""
-    return VARIABLE.sub("/*", path)
+def kind_of(address: str) -> str:
+    """An address without what varies, so that a hundred meters are one kind of page; each `view` is its own."""
+    parts = urlsplit(address)
+    names = sorted(value if name == "view" else name for name, value in parse_qsl(parts.query))
+    return VARIABLE.sub("/*", parts.path) + (f"?{','.join(names)}" if names else "")
 
 
 def sign_in(page: Page, persona: str) -> None:
@@ -96,7 +98,12 @@ def links_of(page: Page) -> list[str]:
         "a[href]", "links => links.map(link => new URL(link.getAttribute('href'), document.baseURI).href)"
     )
     host = urlsplit(page.url).netloc
-    return [urlsplit(a).path for a in addresses if urlsplit(a).netloc == host]
+    found = [urlsplit(address) for address in addresses]
+    return [
+        parts.path + (f"?{parts.query}" if parts.query else "")
+        for parts in found
+        if parts.netloc == host and "lang=" not in parts.query
+    ]
 
 
 @pytest.fixture(scope="session")
