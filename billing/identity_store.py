@@ -98,7 +98,7 @@ class StsIdentity:
         return self.identity_of(fields if base_date is None else replace(fields, base_date=base_date))
 
     def identity_of(self, fields: KeyFields) -> MeterKeyIdentity:
-        """This meter under a key of these fields. Raises token_engine.errors.InvalidIdentity."""
+        """The meter under a key of these fields. Raises token_engine.errors.InvalidIdentity."""
         return MeterKeyIdentity(
             pan=MeterPan.of(self.iin, self.drn),
             sgc=fields.sgc,
@@ -264,6 +264,15 @@ async def mark_proven(conn: psycopg.AsyncConnection, identity: StsIdentity) -> N
     )
 
 
+async def mark_refused(conn: psycopg.AsyncConnection, meter_id: int, *, refused: bool) -> None:
+    """Whether the meter refuses the pending key: no more is sold to it until a person has decided."""
+    await conn.execute(
+        "UPDATE billing.sts_identity SET pending = jsonb_set(pending, '{refused}', to_jsonb(%s::boolean))"
+        " WHERE meter_id = %s AND pending IS NOT NULL",
+        (refused, meter_id),
+    )
+
+
 async def mark_withdrawn(conn: psycopg.AsyncConnection, meter_id: int) -> None:
     """Tokens are made under the current key again."""
     await conn.execute("UPDATE billing.sts_identity SET pending = NULL WHERE meter_id = %s", (meter_id,))
@@ -280,6 +289,10 @@ def check_can_vend(identity: StsIdentity, now: datetime) -> None:
     """Refuse before money moves what the vault would refuse after. Raises InvalidVend."""
     if identity.issuing.kt in STOCK_KEYS:
         raise InvalidVend("meter_not_commissioned", "this meter still has its stock key and takes no credit")
+    if identity.pending and identity.pending.get("refused"):
+        raise InvalidVend(
+            "meter_key_refused", "this meter refuses its new key: a person must look at it first"
+        )
     last = identity.last_issuing_tid
     try:
         meter = identity.key_identity()

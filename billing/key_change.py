@@ -96,9 +96,7 @@ def next_change_state(state: ChangeState, event: ChangeEvent) -> ChangeState:
 def check_target(target: Mapping[str, Any]) -> None:
     """Refuse a target that names nothing or something unknown. Raises InvalidVend."""
     if not target or not set(target) <= CHANGEABLE:
-        raise InvalidVend(
-            "target_invalid", f"a plan changes one or more of {', '.join(sorted(CHANGEABLE))}"
-        )
+        raise InvalidVend("target_invalid", f"a plan changes one or more of {', '.join(sorted(CHANGEABLE))}")
 
 
 def new_fields(identity: StsIdentity, target: Mapping[str, Any], now: datetime) -> KeyFields:

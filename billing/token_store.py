@@ -29,6 +29,7 @@ class Token:
     issued_by: str
     reason: str
     issued_at: datetime
+    key_change_id: UUID | None = None
 
     def __repr__(self) -> str:
         """Without the digits: they are money until they are used."""
@@ -37,7 +38,7 @@ class Token:
 
 _SELECT = (
     "SELECT id, vend_id, meter_id, base_date, tid, class AS token_class, subclass, units_tenths, digits, purpose,"
-    " issued_by, reason, issued_at FROM billing.token"
+    " issued_by, reason, issued_at, key_change_id FROM billing.token"
 )
 
 
@@ -160,6 +161,16 @@ async def list_key_change_digits(conn: psycopg.AsyncConnection, key_change_id: U
         (key_change_id,),
     )
     return [str(row[0]) for row in await cursor.fetchall()]
+
+
+async def has_tokens_under(conn: psycopg.AsyncConnection, key_change_id: UUID) -> bool:
+    """Whether any token was made under the new key of a change."""
+    cursor = await conn.execute(
+        "SELECT EXISTS (SELECT FROM billing.token WHERE key_change_id = %s AND purpose <> 'key_change')",
+        (key_change_id,),
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 async def list_tokens_of_meter(conn: psycopg.AsyncConnection, meter_id: int, *, limit: int) -> list[Token]:

@@ -102,6 +102,7 @@ _WORDS: dict[str, str] = {
     "amount_buys_nothing": msg("After deductions this amount buys less than a tenth of a unit. Enter more."),
     "meter_cannot_take_tokens": msg("This meter cannot take units yet. Please contact us."),
     "meter_not_commissioned": msg("This meter cannot take units yet. Please contact us."),
+    "meter_key_refused": msg("This meter cannot take units yet. Please contact us."),
     "meter_key_expired": msg("This meter needs a new key before it can take units. Please contact us."),
     "quote_expired": msg("This offer has expired. Here is a fresh page: enter the amount again."),
     "quote_outdated": msg("Another purchase has changed your deductions. Enter the amount again."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 
@@ -10,6 +11,11 @@ from portal.i18n import Language, load_languages, msg
 
 # The token stands on a line of its own: easy to copy, and in order in either direction (field rules 4.9).
 TOKEN_MESSAGE = msg("Token for meter %(drn)s: %(units)s\n%(token)s\nPaid %(amount)s. Receipt %(receipt)s.")
+# Before it, when the meter gets a new key: these first, in this order.
+FIRST_TOKENS_MESSAGE = msg(
+    "Your meter %(drn)s gets a new key. If you hold an older token, enter that one before all."
+    " Then enter these, one after the other:\n%(tokens)s\nOnly then enter your units:"
+)
 ARREARS_MESSAGE = msg("Of this, %(arrears)s went to your earlier debt.")
 CHANGE_MESSAGE = msg("%(change)s stays as your credit.")
 SUSPENSE_MESSAGE = msg(
@@ -45,10 +51,15 @@ def token_body(
     arrears_minor: int,
     change_minor: int,
     receipt_number: int,
+    first_tokens: Sequence[str] = (),
 ) -> str:
-    """The message that carries a token: units in tenths, money in baisa, groups of four digits."""
+    """The message that carries a token: units in tenths, money in baisa, groups of four digits.
+
+    `first_tokens` are key-change tokens, to be entered before it in their order.
+    """
     spoken = languages()[language]
-    lines = [
+    lines = [first_tokens_text(language, drn=drn, first_tokens=first_tokens)] if first_tokens else []
+    lines += [
         spoken._(
             TOKEN_MESSAGE,
             drn=drn,
@@ -63,6 +74,12 @@ def token_body(
     if change_minor:
         lines.append(spoken._(CHANGE_MESSAGE, change=money_text(change_minor, language)))
     return "\n".join(lines)
+
+
+def first_tokens_text(language: str, *, drn: str, first_tokens: Sequence[str]) -> str:
+    """What is said about key-change tokens before the token itself; each stands on a line of its own."""
+    tokens = "\n".join(f"• {token_text(digits)}" for digits in first_tokens)
+    return languages()[language]._(FIRST_TOKENS_MESSAGE, drn=drn, tokens=tokens)
 
 
 def suspense_body(language: str, *, amount_minor: int) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -42,9 +42,10 @@ from billing.states import (
     next_vend_state,
 )
 from billing.take_payment import PROVIDER, ProviderEvent
+from billing.token_store import Token
 from billing.vend_store import Vend
-from meter_gateway.command import order_command
 from portal import jobs, message_store, sale_store, sale_text
+from portal.hand_token import hand_token
 from token_engine.errors import InvalidIdentity, VaultRefused, VaultTimeout
 from token_engine.vault import CreditRequest, IssuedToken, VendingKeyVault
 
@@ -52,8 +53,6 @@ log = logging.getLogger(__name__)
 
 # A network module answers in well under a second; after this its answer is unknown and it is asked again.
 VAULT_TIMEOUT_S = 5.0
-# A meter that is silent for a day gets its token at the keypad; the code is in the SMS all the while.
-TOKEN_COMMAND_LIFETIME = timedelta(hours=24)
 SUBCLASSES = {"electricity": 0, "water": 1}  # sts.md 3, class 0
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
@@ -305,7 +304,9 @@ async def _hand_over(
     if state is vend.state or vend.base_date is None or vend.tid is None:  # a rival was here first
         return vend.state
     quote = await quote_store.get_quote(conn, vend.quote_id)
-    await token_store.insert_credit_token(
+    # No change of the key can begin while the vend is open; if one ended meanwhile, its key is the meter's.
+    identity = await identity_store.lock_identity(conn, vend.meter_id)
+    token = await token_store.insert_credit_token(
         conn,
         vend_id=vend.id,
         meter_id=vend.meter_id,
@@ -315,6 +316,7 @@ async def _hand_over(
         units_tenths=issued.carried,
         digits=issued.digits,
         now=now,
+        key_change_id=identity.key_change_id,
     )
     await token_store.insert_key_use(
         conn,
@@ -329,7 +331,7 @@ async def _hand_over(
     )
     await vend_store.mark_state(conn, vend, state, now=now)
     await _post_sale(conn, vend, quote, now)
-    await _send(conn, vend, quote, issued.digits, now)
+    await _send(conn, vend, quote, token, now)
     return state
 
 
@@ -349,19 +351,12 @@ async def _post_sale(conn: psycopg.AsyncConnection, vend: Vend, quote: Quote, no
         await ledger_store.insert_entry(conn, entry, now=now)
 
 
-async def _send(conn: psycopg.AsyncConnection, vend: Vend, quote: Quote, digits: str, now: datetime) -> None:
+async def _send(conn: psycopg.AsyncConnection, vend: Vend, quote: Quote, token: Token, now: datetime) -> None:
+    await hand_token(conn, token, command_key=command_key(vend.id), requested_by="sale", now=now)
     meter = await sale_store.get_meter_link(conn, vend.meter_id)
-    if meter.link != "keypad":
-        await order_command(
-            conn,
-            meter_id=vend.meter_id,
-            kind="token",
-            argument=digits,
-            idempotency_key=command_key(vend.id),
-            requested_by="sale",
-            now=now,
-            expires_at=now + TOKEN_COMMAND_LIFETIME,
-        )
+    first: list[str] = []
+    if token.key_change_id is not None:
+        first = await token_store.list_key_change_digits(conn, token.key_change_id)
     customer = await customer_store.get_customer(conn, quote.customer_id)
     await message_store.insert_message(
         conn,
@@ -374,7 +369,8 @@ async def _send(conn: psycopg.AsyncConnection, vend: Vend, quote: Quote, digits:
             customer.language,
             drn=meter.drn,
             commodity=quote.commodity,
-            digits=digits,
+            digits=token.digits,
+            first_tokens=first,
             units_tenths=quote.units_tenths,
             amount_minor=quote.amount_minor,
             arrears_minor=quote.arrears_minor,

@@ -380,7 +380,7 @@ async def test_many_workers_at_once_make_one_token(pool, house):
         "insert_credit_token",
         "insert_key_use",
         "insert_entry",
-        "order_command",
+        "hand_token",
         "insert_message",
     ],
 )
@@ -389,7 +389,7 @@ async def test_a_kill_at_any_point_is_made_good(pool, house, monkeypatch, place)
     modules = {
         "_claim": sell,
         "_ask": sell,
-        "order_command": sell,
+        "hand_token": sell,
         "insert_credit_token": sell.token_store,
         "insert_key_use": sell.token_store,
         "insert_entry": sell.ledger_store,
