@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from markupsafe import Markup
+
 from portal import formats
 from portal.i18n import Language, msg
 
@@ -30,13 +32,13 @@ class TimelineRow:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row in a reader's words; `text` may be empty, `href` leads on where there is more."""
+    """A row in a reader's words; `text` is markup and may be empty, `href` leads on where there is more."""
 
     at: datetime
     source: str
     tone: Tone
     title: str
-    text: str
+    text: Markup
     drn: str | None
     href: str
     staff_only: bool
@@ -201,60 +203,61 @@ def _heading(row: TimelineRow, language: Language) -> tuple[Tone, str]:
     return known[0], language._(known[1])
 
 
-def _text(row: TimelineRow, language: Language) -> str:
+def _text(row: TimelineRow, language: Language) -> Markup:
+    """What belongs to the title; each part is isolated, so that Arabic and Latin parts keep their places."""
+    return Markup(" · ").join(Markup("<bdi>{}</bdi>").format(part) for part in _parts(row, language) if part)
+
+
+def _parts(row: TimelineRow, language: Language) -> tuple[str | Markup, ...]:
     detail, code = row.detail, language.code
     match row.source:
         case "payment":
-            return formats.money_text(int(detail["amount_minor"]), code)
+            return (formats.money(int(detail["amount_minor"]), code),)
         case "vend" if detail.get("receipt"):
-            return language._("Receipt %(number)s", number=detail["receipt"])
+            return (language._("Receipt %(number)s", number=detail["receipt"]),)
         case "token":
-            parts = []
-            if detail.get("units_tenths") is not None and row.commodity:
-                parts.append(formats.units_text(int(detail["units_tenths"]), row.commodity, code))
-            return " · ".join((*parts, mask_token(str(detail["digits"]))))
+            units = detail.get("units_tenths")
+            carries = (
+                formats.units(int(units), row.commodity, code) if units is not None and row.commodity else ""
+            )
+            return carries, formats.ltr(mask_token(str(detail["digits"])))
         case "command":
-            return _outcome(detail.get("result") or {}, row, language)
+            result = detail.get("result") or {}
+            words = str(result.get("result", "")) if detail.get("command") == "token" else ""
+            told = language._(TOKEN_RESULTS.get(words, _TOKEN_REFUSED)) if words else ""
+            return told, _credit(result, row, language)
         case "meter":
-            return _meter_text(row, language)
+            return _meter_parts(row, language)
         case "outage":
-            return str(detail["node_ar" if code == "ar" else "node_en"])
+            return (str(detail["node_ar" if code == "ar" else "node_en"]),)
         case "ticket":
-            actor = f"{detail['actor']}: " if detail.get("actor") else ""
-            body = mask_body("ticket", str(detail.get("text") or ""))
-            return f"{detail['reference']} · {actor}{body or detail['subject']}"
+            body = mask_body("ticket", str(detail.get("text") or "")) or str(detail["subject"])
+            return formats.ltr(str(detail["reference"])), str(detail.get("actor") or ""), body
         case "message":
-            return mask_body(row.kind, str(detail["text"]))
+            return (mask_body(row.kind, str(detail["text"])),)
         case "reveal":
-            return f"{mask_token(str(detail['digits']))} · {detail['actor']}: {detail['why']}"
+            return formats.ltr(mask_token(str(detail["digits"]))), str(detail["actor"]), str(detail["why"])
         case "installation":
-            return str(detail.get("usage_point") or "")
-    return ""
+            return (formats.ltr(str(detail.get("usage_point") or "")),)
+    return ()
 
 
-def _outcome(result: dict[str, Any], row: TimelineRow, language: Language) -> str:
-    token_result = str(result.get("result", ""))
-    parts = []
-    if token_result and row.detail.get("command") == "token":
-        parts.append(language._(TOKEN_RESULTS.get(token_result, _TOKEN_REFUSED)))
-    if isinstance(result.get("credit"), int) and row.commodity:
-        amount = formats.quantity_text(result["credit"], row.commodity, language.code)
-        parts.append(language._("Credit %(amount)s", amount=amount))
-    return " · ".join(parts)
+def _credit(told: dict[str, Any], row: TimelineRow, language: Language) -> str:
+    if not isinstance(told.get("credit"), int) or not row.commodity:
+        return ""
+    amount = formats.quantity_text(told["credit"], row.commodity, language.code)
+    return language._("Credit %(amount)s", amount=amount)
 
 
-def _meter_text(row: TimelineRow, language: Language) -> str:
+def _meter_parts(row: TimelineRow, language: Language) -> tuple[str, ...]:
     if row.kind == "raseed.relay":
         reason = _RELAY_REASONS.get(str(row.detail.get("reason")))
-        return language._(reason) if reason else ""
+        return (language._(reason),) if reason else ()
     if row.kind == "raseed.token":
         typed = row.detail.get("carrier") == "keypad"
-        parts = [language._("Typed at the meter") if typed else language._("Sent over the link")]
-        if isinstance(row.detail.get("credit"), int) and row.commodity:
-            amount = formats.quantity_text(row.detail["credit"], row.commodity, language.code)
-            parts.append(language._("Credit %(amount)s", amount=amount))
-        return " · ".join(parts)
-    return ""
+        carrier = language._("Typed at the meter") if typed else language._("Sent over the link")
+        return carrier, _credit(row.detail, row, language)
+    return ()
 
 
 def _href(row: TimelineRow, *, desk: bool) -> str:

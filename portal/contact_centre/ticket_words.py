@@ -26,7 +26,7 @@ CHANNEL_WORDS: Final = {
     Channel.LETTER: msg("Letter"),
 }
 STATE_WORDS: Final = {
-    TicketState.OPEN: msg("Open"),
+    TicketState.OPEN: msg("Waiting for us"),
     TicketState.ASSIGNED: msg("In work"),
     TicketState.WAITING_CUSTOMER: msg("Waiting for the customer"),
     TicketState.RESOLVED: msg("Resolved"),

@@ -105,6 +105,20 @@ def test_every_move_of_the_switch_has_words(relay, reason, tone):
     assert (line.tone, bool(line.title)) == (tone, True)
 
 
+def test_words_of_strangers_are_text_and_never_markup():
+    found = row(
+        "ticket", "reply", reference="R26-000001-A", subject="x", text="<b>hi</b>", actor="<i>", public=True
+    )
+    assert "<b>" not in said(found).text
+    assert "&lt;b&gt;hi" in said(found).text
+    assert "&lt;i&gt;" in said(found).text
+
+
+def test_each_part_keeps_its_own_direction():
+    text = said(row("token", "credit", digits=TOKEN, units_tenths=125, vend_id="v"), code="ar").text
+    assert '<bdi dir="ltr">1234' in text
+
+
 def test_an_unknown_row_is_shown_and_never_an_error():
     assert said(row("meter", "x.y")).title == "meter x.y"
     assert said(row("command", "ODD", command="dance", result=None)).title == ": ODD"
@@ -116,7 +130,7 @@ def test_links_lead_each_reader_to_their_own_page():
     assert said(replace(found, is_public=True), public=True).href == "/my/tickets/R26-000001-A"
     outage = row("outage", "out", outage_id=3, node_en="Feeder", node_ar="مغذي")
     assert (said(outage).href, said(outage, public=True).href) == ("/desk/outages/3", "")
-    assert said(outage, code="ar").text == "مغذي"
+    assert said(outage, code="ar").text == "<bdi>مغذي</bdi>"
 
 
 @pytest.fixture
