@@ -11,13 +11,13 @@ from tests.browsing import open_chromium
 from tests.demo_town import DemoTown, demo_town
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with open_chromium() as opened:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def town(browser: Browser) -> DemoTown:
     """A whole demo; asked for after the browser, so that it is not started where there is none."""
     return demo_town()

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.browsing import DESK, PHONE, axe_findings, scrolls_sideways, visit
 from tests.demo_town import DemoTown
+from tests.shopping import buy
 
 pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
 
@@ -106,13 +107,30 @@ def links_of(page: Page) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="session")
-def map_of(browser: Browser, town: DemoTown) -> Callable[[str], list[str]]:
+@pytest.fixture(scope="package")
+def lived_in(browser: Browser, town: DemoTown) -> DemoTown:
+    """The town with a purchase and a request in it, so that their pages are there to look at."""
+    with visit(browser, town.url, language="en", size=DESK) as page:
+        sign_in(page, "subscriber")
+        if page.locator("a[href^='/my/receipts/']").count() == 0:
+            buy(page, "5")
+        page.goto("/my/tickets")
+        if page.locator("main a[href^='/my/tickets/R']").count() == 0:
+            page.goto("/my/tickets/new?kind=enquiry")
+            page.fill("#subject", "When is my meter read?")
+            page.fill("#body", "I want to compare.")
+            page.locator("form[action='/my/tickets/new'] button[type=submit]").click()
+            page.wait_for_url("**/my/tickets/R*")
+    return town
+
+
+@pytest.fixture(scope="package")
+def map_of(browser: Browser, lived_in: DemoTown) -> Callable[[str], list[str]]:
     """For a persona the addresses to look at: one of each kind that a link leads to."""
 
     @cache
     def found(persona: str) -> list[str]:
-        with visit(browser, town.url, language="en", size=DESK) as page:
+        with visit(browser, lived_in.url, language="en", size=DESK) as page:
             sign_in(page, persona)
             return list(walk(page, STARTS[persona]))
 
