@@ -217,8 +217,8 @@ def _handle_errors(app: FastAPI) -> None:
 
 async def _domain_error(request: Request, error: Exception) -> Response:
     answer = errors.answer_for(error)
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.warning("answered %s: %s", answer.status, type(error).__name__)
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, psycopg.IntegrityError):
+        log.warning("%s answered %s: %s", request.url.path, answer.status, type(error).__name__)
     retry_after_s = error.retry_after_s if isinstance(error, TooManyAttempts) else None
     return error_page(request, answer, retry_after_s=retry_after_s)
 

@@ -9,11 +9,16 @@ import psycopg
 from billing import errors as billing
 from meter_gateway import errors as gateway
 from portal.access import CsrfRejected, NotAllowed, NotFound
+from portal.contact_centre.open_ticket import TicketKeyReused
+from portal.contact_centre.reference import InvalidReference
+from portal.contact_centre.ticket import TicketRefused
 from portal.formats import money_text
 from portal.i18n import Language, msg
+from portal.install import InstallRefused
+from portal.outages.outage import OutageRefused
 from portal.rate_limit import TooManyAttempts
 from portal.sign_in import PhoneInvalid, StaffInvalid
-from token_engine.errors import InvalidTokenText
+from token_engine import errors as token_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,6 @@ ANSWERS: dict[type[Exception], Answer] = {
         msg("Enter the eight digits of your Omani number."),
     ),
     StaffInvalid: BAD_INPUT,
-    InvalidTokenText: BAD_INPUT,
     billing.BillingError: NOT_POSSIBLE,
     billing.NotFound: NOT_FOUND,
     billing.InvalidQuantity: BAD_INPUT,
@@ -79,7 +83,15 @@ ANSWERS: dict[type[Exception], Answer] = {
     gateway.MeterGatewayError: NOT_POSSIBLE,
     gateway.MeterNotFound: NOT_FOUND,
     gateway.CommandNotFound: NOT_FOUND,
+    InstallRefused: NOT_POSSIBLE,
+    InvalidReference: NOT_FOUND,
+    OutageRefused: NOT_POSSIBLE,
+    TicketRefused: NOT_POSSIBLE,
+    TicketKeyReused: NOT_POSSIBLE,
+    token_engine.TokenEngineError: NOT_POSSIBLE,
+    token_engine.InvalidTokenText: BAD_INPUT,
     psycopg.DataError: BAD_INPUT,
+    psycopg.IntegrityError: NOT_POSSIBLE,
     psycopg.OperationalError: DATABASE_AWAY,
 }
 _BY_STATUS = {
@@ -133,7 +145,7 @@ def answer_for_status(status: int) -> Answer:
 def field_error(error: Exception, language: Language) -> str:
     """Say in words beside a field what is wrong; errors without words of their own get their page's advice."""
     code = getattr(error, "code", "")
-    if isinstance(error, InvalidTokenText):
+    if isinstance(error, token_engine.InvalidTokenText):
         code = error.reason
     facts = getattr(error, "facts", {})
     values = {
