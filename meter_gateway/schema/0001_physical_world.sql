@@ -272,3 +272,6 @@ CREATE VIEW v_usage_point AS
     JOIN network_node n ON n.id = u.network_node_id
     JOIN service_location l ON l.id = u.service_location_id
     LEFT JOIN meter_installation i ON i.usage_point_id = u.id AND i.removed_at IS NULL;
+
+-- Who speaks for the meters, and whether it does so now.
+CREATE VIEW v_edge AS SELECT edge, kind, online, born_at, last_seen_at FROM edge;
