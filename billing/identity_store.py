@@ -147,7 +147,10 @@ _OPEN_ISSUE = """
                       AND NOT EXISTS (SELECT FROM billing.engineering_refusal f WHERE f.id = r.id)
                       AND NOT EXISTS (SELECT FROM billing.token t WHERE t.request_id = 'engineering:' || r.id))
         OR EXISTS (SELECT FROM billing.free_units_grant g
-                    WHERE g.meter_id = %(meter)s AND NOT EXISTS (SELECT FROM billing.token t
+                    WHERE g.meter_id = %(meter)s
+                      AND NOT EXISTS (SELECT FROM billing.free_units_refusal f
+                                       WHERE f.month = g.month AND f.meter_id = g.meter_id)
+                      AND NOT EXISTS (SELECT FROM billing.token t
                       WHERE t.request_id = 'free:' || to_char(g.month, 'YYYY-MM') || ':' || g.meter_id))
 """
 

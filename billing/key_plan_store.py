@@ -1,7 +1,5 @@
 """Plans to change many meters' keys, the meters they name, who approved them and how far they are."""
 
-# ruff: noqa: S608 - what is formatted in are constant lists of columns and conditions
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -2,14 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, TypeVar
 
 from token_engine.cipher import PRODUCTION, StaTables
 from token_engine.encode import KeyChange, credit_token, key_change_tokens, management_token
-from token_engine.errors import TokenEngineError, VaultRefused, VaultTimeout
-from token_engine.fields import decode_amount, encode_amount
-from token_engine.identifiers import KeyType, MeterKeyIdentity, is_reserved_tid, key_expired
+from token_engine.errors import InvalidField, TokenEngineError, VaultRefused, VaultTimeout
+from token_engine.fields import check_bits, decode_amount, encode_amount
+from token_engine.identifiers import (
+    EncryptionAlgorithm,
+    KeyType,
+    MeterKeyIdentity,
+    is_reserved_tid,
+    key_expired,
+)
 from token_engine.key_material import DecoderKey
 from token_engine.vault import (
     MAX_REQUEST_ID,
@@ -75,8 +81,7 @@ class IssuingVault(ABC):
     async def _once(
         self, request: RequestT, make: Callable[[RequestT], Awaitable[ResultT]], kind: type[ResultT]
     ) -> ResultT:
-        if not 0 < len(request.request_id) <= MAX_REQUEST_ID:
-            raise VaultRefused("invalid_request_id", f"a request id has 1 to {MAX_REQUEST_ID} characters")
+        _check_request_id(request)
         known = self._remembered(request, kind)
         if known is not None:
             return known
@@ -86,8 +91,11 @@ class IssuingVault(ABC):
             raise
         except TokenEngineError as error:
             raise VaultRefused(error.code, str(error)) from None
+        return self._remember(request, made)
+
+    def _remember(self, request: Request, made: ResultT) -> ResultT:
         # Another task may have asked under this id while the keys were being fetched: the first one holds.
-        known = self._remembered(request, kind)
+        known = self._remembered(request, type(made))
         if known is not None:
             return known
         self._issued[request.request_id] = (request, made)
@@ -103,14 +111,51 @@ class IssuingVault(ABC):
             raise VaultRefused("other_content", f"request {request.request_id} was made with other content")
         return result
 
+    async def issue_credits(self, requests: Sequence[CreditRequest]) -> list[IssuedToken | VaultRefused]:
+        """Many credit tokens in one call, each as issue_credit gives it; a refused one is its refusal.
+
+        EA07 tokens are made together with numpy. Raises VaultTimeout: ask again, with the same ids.
+        """
+        results: dict[int, IssuedToken | VaultRefused] = {}
+        together: list[tuple[int, CreditRequest, int]] = []
+        for place, request in enumerate(requests):
+            try:
+                if request.meter.ea is EncryptionAlgorithm.STA and request.request_id not in self._issued:
+                    _check_credit(request)
+                    key = await self._decoder_key(request.meter)
+                    together.append((place, request, int.from_bytes(key.reveal(), "big")))
+                else:
+                    results[place] = await self.issue_credit(request)
+            except VaultRefused as refusal:
+                results[place] = refusal
+            except VaultTimeout:
+                raise
+            except TokenEngineError as error:
+                results[place] = VaultRefused(error.code, str(error))
+        for (place, request, _key), digits in zip(together, self._digits(together), strict=True):
+            made = IssuedToken(
+                request.request_id,
+                digits,
+                decode_amount(encode_amount(request.amount)),
+                request.tid,
+                self.check_value(request.meter),
+            )
+            try:
+                results[place] = self._remember(request, made)
+            except VaultRefused as refusal:
+                results[place] = refusal
+        return [results[place] for place in range(len(requests))]
+
+    def _digits(self, rows: Sequence[tuple[int, CreditRequest, int]]) -> list[str]:
+        from token_engine.batch import credit_digits  # numpy is loaded only where a fleet is served
+
+        return credit_digits(
+            [(key, r.subclass, r.amount, r.tid, r.rnd) for _place, r, key in rows], self._tables
+        )
+
     async def _credit(self, request: CreditRequest) -> IssuedToken:
         meter = request.meter
-        if request.amount < 1:
-            raise VaultRefused("invalid_amount", "a credit token carries at least one tenth")
-        if meter.kt is KeyType.DDTK:
-            raise VaultRefused("ddtk_credit", "a meter under a default key (DDTK) takes no credit")
-        carried = decode_amount(encode_amount(request.amount))
-        _check_tid(request.tid, meter)
+        carried = _check_credit(request)
         digits = credit_token(
             await self._decoder_key(meter),
             meter.ea,
@@ -147,6 +192,27 @@ class IssuingVault(ABC):
             self.check_value(old),
             self.check_value(new),
         )
+
+
+def _check_request_id(request: Request) -> None:
+    if not 0 < len(request.request_id) <= MAX_REQUEST_ID:
+        raise VaultRefused("invalid_request_id", f"a request id has 1 to {MAX_REQUEST_ID} characters")
+
+
+def _check_credit(request: CreditRequest) -> int:
+    """What the token will carry. Raises VaultRefused, InvalidAmount, InvalidField."""
+    _check_request_id(request)
+    if request.amount < 1:
+        raise VaultRefused("invalid_amount", "a credit token carries at least one tenth")
+    if request.meter.kt is KeyType.DDTK:
+        raise VaultRefused("ddtk_credit", "a meter under a default key (DDTK) takes no credit")
+    carried = decode_amount(encode_amount(request.amount))
+    _check_tid(request.tid, request.meter)
+    if not 0 <= request.subclass <= 3:
+        raise InvalidField(f"credit in units has subclass 0 to 3, not {request.subclass}")
+    check_bits("rnd", request.rnd, 4)
+    check_bits("tid", request.tid, 24)
+    return carried
 
 
 def _check_tid(tid: int, meter: MeterKeyIdentity) -> None:

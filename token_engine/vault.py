@@ -1,5 +1,6 @@
 """What issues tokens: requests with an id made by the caller, answers that can be asked for again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from token_engine.identifiers import MeterKeyIdentity
 
 __all__ = [
     "MAX_REQUEST_ID",
+    "BatchVault",
     "CreditRequest",
     "EngineeringVault",
     "IssuedKeyChange",
@@ -111,4 +113,12 @@ class EngineeringVault(VendingKeyVault, Protocol):
 
     async def fetch_key_change(self, request_id: str) -> IssuedKeyChange | None:
         """The set a request id got, or None. Raises VaultTimeout."""
+        ...
+
+
+class BatchVault(VendingKeyVault, Protocol):
+    """A vault that makes many credit tokens in one call."""
+
+    async def issue_credits(self, requests: Sequence[CreditRequest]) -> list[IssuedToken | VaultRefused]:
+        """Each as issue_credit gives it, a refused one as its refusal. Raises VaultTimeout."""
         ...

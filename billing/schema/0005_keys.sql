@@ -175,6 +175,16 @@ CREATE TABLE free_units_grant (
   FOREIGN KEY (month, commodity) REFERENCES free_units_run (month, commodity)
 );
 
+-- The vault said no to a meter: it is told of, and its key may change again.
+CREATE TABLE free_units_refusal (
+  month date NOT NULL,
+  meter_id bigint NOT NULL,
+  reason text NOT NULL,
+  refused_at timestamptz NOT NULL,
+  PRIMARY KEY (month, meter_id),
+  FOREIGN KEY (month, meter_id) REFERENCES free_units_grant (month, meter_id)
+);
+
 -- What was done to the vending keys themselves: loaded, wrapped anew; by which two people.
 CREATE TABLE key_custody (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -209,6 +219,8 @@ CREATE TRIGGER key_change_step_is_a_fact BEFORE UPDATE OR DELETE ON key_change_s
 CREATE TRIGGER free_units_run_is_a_fact BEFORE UPDATE OR DELETE ON free_units_run
   FOR EACH ROW EXECUTE FUNCTION meter_gateway.refuse_change();
 CREATE TRIGGER free_units_grant_is_a_fact BEFORE UPDATE OR DELETE ON free_units_grant
+  FOR EACH ROW EXECUTE FUNCTION meter_gateway.refuse_change();
+CREATE TRIGGER free_units_refusal_is_a_fact BEFORE UPDATE OR DELETE ON free_units_refusal
   FOR EACH ROW EXECUTE FUNCTION meter_gateway.refuse_change();
 CREATE TRIGGER key_custody_is_a_fact BEFORE UPDATE OR DELETE ON key_custody
   FOR EACH ROW EXECUTE FUNCTION meter_gateway.refuse_change();
