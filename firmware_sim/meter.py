@@ -129,7 +129,7 @@ def run_command(
         if known.command == command:
             return state, known, ()
     events: Events = ()
-    done, result, tid = True, "done", None
+    done, result, tid = True, "DONE", None
     if kind == "token":
         state, told, events = enter_token(state, argument, "remote", now_ms)
         result, tid = told.result.name, told.tid
@@ -137,14 +137,14 @@ def run_command(
     elif kind == "relay_open":
         state, events = _settle(replace(state, ordered_open=True), now_ms)
         done = state.relay == DISCONNECTED
-        result = "done" if done else "relay_stuck"
+        result = "DONE" if done else "relay_stuck"
     elif kind == "relay_close":
         awaited = state.hand_closes and state.ordered_open
         state, events = _settle(
             replace(state, ordered_open=False, hand_awaited=awaited or state.hand_awaited), now_ms
         )
         done = state.relay != DISCONNECTED
-        result = "done" if done else state.reason
+        result = "DONE" if done else state.reason
     elif kind != "read_now":
         raise ValueError(f"no meter knows the order {kind!r}")
     answer = Answer(

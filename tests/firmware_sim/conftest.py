@@ -83,7 +83,7 @@ class Ear:
     def records(self, kind, edge=None):
         return [one for up in self.of(topics.Uplink, edge) for one in up.records if isinstance(one, kind)]
 
-    async def until(self, seen, timeout_s=10):
+    async def until(self, seen, timeout_s=20):
         """Wait until `seen()` gives something, and return it."""
         for _ in range(int(timeout_s / 0.02)):
             found = seen()

@@ -19,7 +19,7 @@ async def running(store, **options):
     bus, devices = make_bus("tcp-1", store, converter=True)
     server = ModbusTcpServer(bus, "127.0.0.1", 0, **options)
     await server.start()
-    client = AsyncModbusTcpClient("127.0.0.1", port=server.port, retries=0, timeout=0.6)
+    client = AsyncModbusTcpClient("127.0.0.1", port=server.port, retries=0, timeout=1.2)
     await client.connect()
     try:
         yield client, devices, server

@@ -37,7 +37,7 @@ async def test_a_token_over_the_line(store, tmp_path):
 
 
 async def test_an_unknown_unit_is_silence(store, tmp_path):
-    async with running(store, tmp_path, timeout=0.3) as (client, (device, _), _server, _link):
+    async with running(store, tmp_path, timeout=0.8) as (client, (device, _), _server, _link):
         with pytest.raises(ModbusIOException):
             await client.read_holding_registers(0x1000, count=1, device_id=99)
         assert not (
@@ -50,7 +50,7 @@ async def test_the_line_has_its_speed(store, tmp_path):
         began = time.monotonic()
         await client.read_holding_registers(0x1000, count=40, device_id=device.meter.unit)
         # 8 + 85 characters of 11 bits at 9600 bits a second
-        assert 0.105 < time.monotonic() - began < 0.6
+        assert 0.105 < time.monotonic() - began < 3
 
 
 async def test_a_master_that_closed_the_line_finds_it_again(store, tmp_path):
@@ -65,7 +65,7 @@ async def test_a_master_that_closed_the_line_finds_it_again(store, tmp_path):
 
 
 async def test_a_late_answer_runs_into_the_next_question(store, tmp_path):
-    async with running(store, tmp_path, timeout=0.4) as (client, (device, other), _server, _link):
+    async with running(store, tmp_path, timeout=1.0) as (client, (device, other), _server, _link):
         device.begin_fault("late", 60)
         with pytest.raises(ModbusIOException):
             await client.read_holding_registers(0x1010, count=4, device_id=device.meter.unit)
@@ -80,7 +80,7 @@ async def test_a_late_answer_runs_into_the_next_question(store, tmp_path):
 
 
 async def test_noise_on_the_bus_spoils_only_what_it_touches(store, tmp_path):
-    async with running(store, tmp_path, timeout=0.3) as (client, (device, other), _server, _link):
+    async with running(store, tmp_path, timeout=0.8) as (client, (device, other), _server, _link):
         other.begin_fault("babbling", 60)
         await asyncio.sleep(0.6)
         other.clear_faults()
