@@ -43,7 +43,8 @@ class Rules:
 class MeterView:
     """What is known of one meter: where it hangs, since when it seems out, when it last proved supply.
 
-    `line` names what carries its words (a site's bus); None when it speaks for itself or not at all.
+    `line` names what carries its words (a site's bus); None when it speaks for itself or not at all. `is_silent`
+    says that it does not answer on that line, which for a water meter is no word about supply.
     """
 
     meter_id: int
@@ -53,6 +54,7 @@ class MeterView:
     out_at: datetime | None = None
     evidence: Evidence | None = None
     alive_at: datetime | None = None
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ def _silent_lines(meters: Sequence[MeterView]) -> frozenset[str]:
     lost = set()
     for line, members in by_line.items():
         nodes = {meter.node_id for meter in members}
-        if len(nodes) >= 2 and all(map(is_out, members)) and not nodes & told:
+        if len(nodes) >= 2 and all(is_out(m) or m.is_silent for m in members) and not nodes & told:
             lost.add(line)
     return frozenset(lost)
 

@@ -92,10 +92,20 @@ top AS (  -- all of a network is judged when anything in it has spoken
   SELECT DISTINCT p.ancestor_id FROM heard h
     JOIN meter_gateway.v_meter m ON m.meter_id = h.meter_id
     JOIN meter_gateway.v_network_path p ON p.node_id = m.network_node_id
+),
+line AS (  -- and all who share a line with it: a dead bus silences power and water meters alike
+  SELECT DISTINCT m.site, m.bus FROM heard h JOIN meter_gateway.v_meter m ON m.meter_id = h.meter_id
+   WHERE m.bus IS NOT NULL
 )
 SELECT m.meter_id, m.network_node_id AS node_id, m.link <> 'keypad' AS speaks,
        CASE WHEN m.bus IS NOT NULL THEN m.site || '/' || m.bus END AS line,
-       told.out_at, told.gasped, called.at AS called_at, alive.at AS alive_at
+       told.out_at, told.gasped, called.at AS called_at, alive.at AS alive_at,
+       m.bus IS NOT NULL AND (
+         SELECT max(e.occurred_at) FILTER (WHERE e.code = 'raseed.link_down')
+                > coalesce(max(e.occurred_at) FILTER (WHERE e.code = 'raseed.link_up'), '-infinity')
+           FROM meter_gateway.v_meter_event e
+          WHERE e.meter_id = m.meter_id AND e.occurred_at > %(since)s
+            AND e.code IN ('raseed.link_down', 'raseed.link_up')) IS TRUE AS is_silent
   FROM meter_gateway.v_meter m
   LEFT JOIN LATERAL ({_ALIVE}) alive ON true
   LEFT JOIN LATERAL (
@@ -122,6 +132,7 @@ SELECT m.meter_id, m.network_node_id AS node_id, m.link <> 'keypad' AS speaks,
   ) called ON true
  WHERE m.network_node_id IN (SELECT p.node_id FROM meter_gateway.v_network_path p
                               JOIN top ON top.ancestor_id = p.ancestor_id)
+    OR (m.network_node_id IS NOT NULL AND (m.site, m.bus) IN (SELECT line.site, line.bus FROM line))
 """  # noqa: S608 -- built from constants
 
 
@@ -141,6 +152,16 @@ async def list_meter_views(conn: Conn, now: datetime) -> list[MeterView]:
     async with conn.cursor(row_factory=kwargs_row(_view)) as cur:
         await cur.execute(_SIGNALS, {"since": now - LOOK_BACK})
         return await cur.fetchall()
+
+
+async def list_lines_down(conn: Conn) -> frozenset[str]:
+    """Lines whose gateway is not online: nothing that its meters did not say can be held against their supply."""
+    cur = await conn.execute(
+        """SELECT DISTINCT m.site || '/' || m.bus FROM meter_gateway.v_meter m
+             JOIN meter_gateway.v_edge e ON e.edge = m.site
+            WHERE m.bus IS NOT NULL AND NOT e.online"""
+    )
+    return frozenset(row[0] for row in await cur.fetchall())
 
 
 async def list_unrestored(conn: Conn) -> list[UnrestoredMeter]:

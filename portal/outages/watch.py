@@ -74,7 +74,13 @@ async def evaluate(conn: Conn, *, now: datetime, rules: Rules, languages: Mappin
         return Outcome()
     parents = await signal_store.list_parents(conn)
     views = await signal_store.list_meter_views(conn, now)
-    inference = infer({node: parent for node, (parent, _) in parents.items()}, views, now=now, rules=rules)
+    inference = infer(
+        {node: parent for node, (parent, _) in parents.items()},
+        views,
+        now=now,
+        rules=rules,
+        lines_down=await signal_store.list_lines_down(conn),
+    )
     opened, grown = [], []
     for prediction in inference.predictions:
         outage_id, is_new, added = await _keep(conn, prediction, parents, now)

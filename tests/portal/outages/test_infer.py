@@ -150,6 +150,16 @@ class TestSilence:
         assert found.predictions == ()
         assert found.comms_loss == {"site-1/rtu-1"}
 
+    def test_a_water_meter_on_the_line_shows_which_of_the_two_it_is(self):
+        meters = [self.silent(1, TX_1), self.silent(2, TX_1), self.silent(3, TX_2), self.silent(4, TX_2)]
+        zone = {**PARENTS, 9: None}
+        dead = MeterView(5, 9, True, "site-1/rtu-1", is_silent=True)
+        found = infer(zone, [*meters, dead], now=NOW, rules=RULES)
+        assert (found.predictions, found.comms_loss) == ((), {"site-1/rtu-1"})
+        answering = MeterView(5, 9, True, "site-1/rtu-1")
+        found = infer(zone, [*meters, answering], now=NOW, rules=RULES)
+        assert [p.node_id for p in found.predictions] == [FEEDER_1]
+
     def test_a_last_gasp_beside_the_silent_line_makes_it_an_outage(self):
         meters = [self.silent(1, TX_1), self.silent(2, TX_1), self.silent(3, TX_2), self.silent(4, TX_2)]
         assert judged(*meters, out(5, TX_1)) == [FEEDER_1]

@@ -202,6 +202,37 @@ async def test_calls_alone_open_a_water_outage_and_flow_ends_it(conn, town):
     assert (await look(conn, NOW + 10 * MINUTE)).closed == (outage.id,)
 
 
+async def test_a_dead_bus_is_no_outage(conn, town):
+    """Power and water meters of one bus fall silent together and nobody says a last word."""
+    bus = "SELECT id FROM meter_gateway.bus"
+    await conn.execute(
+        f"UPDATE meter_gateway.meter SET link = 'modbus', profile = 'x', bus_id = ({bus}), unit_id = 100 + id"
+        " WHERE id = ANY(%s)",
+        ([town.meters[name] for name in ("a1", "a2", "b1", "w1")],),
+    )
+    dark = ("a1", "a2", "a3", "b1", "b2")
+    for meter in dark:
+        await town.event(meter, "raseed.link_down", NOW)
+    await look(conn, NOW + MINUTE)
+    outages = await outage_store.list_outages(conn)
+    assert [outage.node_code for outage in outages] == ["FD-1"]  # the water meter answers: the bus lives
+    await conn.execute("DELETE FROM portal.outage_meter")
+    await conn.execute("UPDATE portal.outage SET state = 'cancelled'")
+    await town.event("w1", "raseed.link_down", NOW)
+    assert await look(conn, NOW + MINUTE) == watch.Outcome()
+
+
+async def test_a_gateway_that_is_down_says_nothing_about_supply(conn, town):
+    await conn.execute(
+        "INSERT INTO meter_gateway.edge (edge, kind, online) VALUES ('site-1', 'gateway', false)"
+    )
+    await town.event("a3", "raseed.link_down", NOW)
+    await town.gasp("a1", at=NOW)
+    assert await look(conn, NOW + MINUTE) == watch.Outcome()
+    await conn.execute("UPDATE meter_gateway.edge SET online = true")
+    assert len((await look(conn, NOW + MINUTE)).opened) == 1
+
+
 async def test_a_house_without_credit_is_no_signal(conn, town):
     await town.state("a1", NOW - 30 * MINUTE, relay=0, relay_reason="no_credit", credit=0)
     await report(town, "a1", NOW)
