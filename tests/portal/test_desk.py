@@ -13,7 +13,9 @@ from portal.contact_centre.desk_store import fold
 from portal.contact_centre.open_ticket import Caller, NewTicket, open_ticket
 from portal.contact_centre.ticket import Channel, TicketKind
 from portal.outages import watch
-from portal.outages.infer import Rules
+from portal.outages.infer import Evidence, Rules
+from portal.outages.outage import OutageState
+from portal.pages import desk_outages, desk_tickets
 from tests.portal.small_town import NOW, build, languages
 from tests.portal.visitor import visiting
 
@@ -276,6 +278,22 @@ async def test_overdue_requests_stand_first_and_are_marked(agent, town, conn):
     assert page.text.index(late.reference) < page.text.index(slow.reference)
     assert "1 request is overdue" in page.text
     assert "Overdue" in page.text
+
+
+def test_every_state_and_evidence_of_an_outage_has_words():
+    assert set(desk_outages.STATE_LABELS) == set(desk_outages.OUTAGE_TONES) == set(OutageState)
+    assert set(desk_outages.EVIDENCE_WORDS) == set(Evidence)
+
+
+async def test_a_file_is_handed_out_only_with_its_own_request(agent, town, conn):
+    ticket, other = await a_ticket(town), await a_ticket(town, "b1", key="form-0002")
+    await agent.post(
+        f"/desk/tickets/{ticket.reference}/attach", files={"file": ("a;b.png", PNG, "image/png")}
+    )
+    (file_id,) = await (await conn.execute("SELECT id FROM portal.attachment")).fetchone()
+    found = await desk_tickets.file_response(conn, ticket.id, file_id)
+    assert found.headers["content-disposition"] == 'attachment; filename="ab.png"'
+    assert (await agent.get(f"/desk/tickets/{other.reference}/files/{file_id}")).status_code == 404
 
 
 class TestTokens:

@@ -10,7 +10,7 @@ import pytest
 from portal.contact_centre import ticket_store
 from portal.contact_centre.open_ticket import Caller, NewTicket, open_ticket
 from portal.contact_centre.ticket import Channel, TicketKind, TicketState
-from portal.outages import handle_outage, outage_store, watch
+from portal.outages import handle_outage, outage_store, signal_store, watch
 from portal.outages.infer import Rules
 from portal.outages.outage import OutageState
 from tests.portal.small_town import NOW, build, languages
@@ -261,6 +261,13 @@ async def test_what_a_person_closed_is_not_opened_again_by_the_same_signals(conn
     await town.event("a2", RESTORED, NOW + 4 * MINUTE)
     await town.gasp("a1", "a2", at=NOW + 10 * MINUTE)
     assert len((await look(conn, NOW + 12 * MINUTE)).opened) == 1  # a new cut is a new outage
+
+
+async def test_what_was_said_long_ago_is_no_signal(conn, town):
+    await town.gasp("a1", "a2", at=NOW)
+    late = NOW + signal_store.LOOK_BACK + MINUTE
+    assert await signal_store.list_meter_views(conn, late) == []
+    assert await look(conn, late) == watch.Outcome()
 
 
 async def test_the_watch_wakes_by_itself_and_stops_when_told(pool, conn, town):
