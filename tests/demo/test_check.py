@@ -1,4 +1,6 @@
-"""`raseed demo --check` holds on a sound house, and fails at the right step on one with a beam sawn through."""
+"""`raseed demo --check` (raseed.check, raseed.check_story, raseed.check_care) holds on a sound
+house, and fails at the right step on one with a beam sawn through.
+"""
 
 from __future__ import annotations
 
