@@ -20,17 +20,17 @@ _PARTS = (
               s.meter_id, jsonb_build_object('amount_minor', s.amount_minor, 'provider', s.provider) AS detail
          FROM billing.v_sale s
         WHERE s.payment_id IS NOT NULL AND s.payment_created_at < %(before)s
-          AND (s.customer_id = %(customer)s OR s.meter_id = %(meter)s)""",
+          AND {sales}""",
     """SELECT s.settled_at, 'payment', s.payment_state, NULL, s.meter_id,
               jsonb_build_object('amount_minor', s.amount_minor, 'provider', s.provider)
          FROM billing.v_sale s
         WHERE s.settled_at < %(before)s AND s.payment_state IN ('CONFIRMED', 'DECLINED', 'EXPIRED')
-          AND (s.customer_id = %(customer)s OR s.meter_id = %(meter)s)""",
+          AND {sales}""",
     """SELECT v.occurred_at, 'vend', v.state, NULL, s.meter_id,
               jsonb_build_object('nr', v.id, 'vend_id', s.vend_id, 'receipt', s.receipt_number, 'why', v.detail)
          FROM billing.v_vend_step v JOIN billing.v_sale s ON s.vend_id = v.vend_id
         WHERE v.occurred_at < %(before)s AND v.state NOT IN ('QUOTED', 'PAID')
-          AND (s.customer_id = %(customer)s OR s.meter_id = %(meter)s)""",
+          AND {sales}""",
     """SELECT t.issued_at, 'token', t.purpose, NULL, t.meter_id,
               jsonb_build_object('digits', t.digits, 'units_tenths', t.units_tenths, 'vend_id', t.vend_id,
                 'by', t.issued_by, 'why', t.reason)
@@ -62,14 +62,11 @@ _PARTS = (
                              WHEN e.kind <> 'linked_outage' THEN left(e.body, 400) ELSE '' END)
          FROM portal.ticket_entry e JOIN portal.ticket t ON t.id = e.ticket_id
          LEFT JOIN portal.login l ON l.id = e.actor_id
-        WHERE e.occurred_at < %(before)s AND (t.customer_id = %(customer)s OR t.meter_id = %(meter)s)""",
+        WHERE e.occurred_at < %(before)s AND {tickets}""",
     """SELECT m.created_at, 'message', m.kind, NULL, NULL::bigint,
               jsonb_build_object('nr', m.id, 'text', m.body, 'language', m.language, 'sent', m.sent_at IS NOT NULL)
          FROM portal.message m
-        WHERE m.created_at < %(before)s AND (m.customer_id = %(customer)s
-           OR m.reference IN (SELECT s.vend_id::text FROM billing.v_sale s WHERE s.meter_id = %(meter)s
-                              UNION ALL
-                              SELECT t.reference FROM portal.ticket t WHERE t.meter_id = %(meter)s))""",
+        WHERE m.created_at < %(before)s AND {messages}""",
     """SELECT r.occurred_at, 'reveal', 'shown', NULL, t.meter_id,
               jsonb_build_object('nr', r.id, 'digits', t.digits, 'actor', l.display_name, 'why', r.reason)
          FROM portal.token_reveal r JOIN billing.v_token t ON t.token_id = r.token_id
@@ -85,16 +82,27 @@ _PARTS = (
 _CUT = "FETCH FIRST %(limit)s ROWS WITH TIES"
 _UNION = " UNION ALL ".join(f"({part} ORDER BY 1 DESC {_CUT})" for part in _PARTS)
 _QUERY = f"""
-WITH scope AS (
-  SELECT a.meter_id, a.valid_from AS since FROM billing.v_agreement a
-   WHERE a.customer_id = %(customer)s AND a.meter_id IS NOT NULL
-  UNION ALL
-  SELECT %(meter)s::bigint, '-infinity'::timestamptz WHERE %(meter)s::bigint IS NOT NULL
-), told AS ({_UNION})
+WITH scope AS ({{scope}}), told AS ({_UNION})
 SELECT told.at, told.source, told.kind, told.is_public, told.meter_id, told.detail, m.drn, m.commodity
   FROM told LEFT JOIN meter_gateway.v_meter m ON m.meter_id = told.meter_id
  ORDER BY told.at DESC {_CUT}
 """  # noqa: S608 -- joined from the constants above
+# Two queries from the same parts, so that each can go by its own index.
+_OF_CUSTOMER = _QUERY.format(
+    sales="s.customer_id = %(customer)s",
+    tickets="t.customer_id = %(customer)s",
+    messages="m.customer_id = %(customer)s",
+    scope="""SELECT a.meter_id, a.valid_from AS since FROM billing.v_agreement a
+              WHERE a.customer_id = %(customer)s AND a.meter_id IS NOT NULL""",
+)
+_OF_METER = _QUERY.format(
+    sales="s.meter_id = %(meter)s",
+    tickets="t.meter_id = %(meter)s",
+    messages="""m.reference IN (SELECT s.vend_id::text FROM billing.v_sale s WHERE s.meter_id = %(meter)s
+                                UNION ALL
+                                SELECT t.reference FROM portal.ticket t WHERE t.meter_id = %(meter)s)""",
+    scope="SELECT %(meter)s::bigint AS meter_id, '-infinity'::timestamptz AS since",
+)
 # Of rows of one instant the effect stands above its cause.
 _RANK = {
     name: rank
@@ -123,28 +131,19 @@ async def list_customer_timeline(
     limit: int = PAGE_SIZE,
 ) -> list[TimelineRow]:
     """All that happened to a customer and the meters of their agreements before an instant, newest first."""
-    return await _list(conn, customer_id, None, before, limit)
+    return await _list(conn, _OF_CUSTOMER, {"customer": customer_id, "before": before, "limit": limit})
 
 
 async def list_meter_timeline(
     conn: psycopg.AsyncConnection[Any], *, meter_id: int, before: datetime, limit: int = PAGE_SIZE
 ) -> list[TimelineRow]:
     """All that happened to one meter before an instant, whoever lived there, newest first: for staff."""
-    return await _list(conn, None, meter_id, before, limit)
+    return await _list(conn, _OF_METER, {"meter": meter_id, "before": before, "limit": limit})
 
 
-async def _list(
-    conn: psycopg.AsyncConnection[Any],
-    customer_id: int | None,
-    meter_id: int | None,
-    before: datetime,
-    limit: int,
-) -> list[TimelineRow]:
+async def _list(conn: psycopg.AsyncConnection[Any], query: str, values: dict[str, Any]) -> list[TimelineRow]:
     async with conn.cursor(row_factory=class_row(TimelineRow)) as cur:
-        await cur.execute(
-            _QUERY.encode(),
-            {"customer": customer_id, "meter": meter_id, "before": before, "limit": limit},
-        )
+        await cur.execute(query.encode(), values)
         rows = await cur.fetchall()
     # `nr` counts within a room: of two rows of one instant the later written stands above.
     return sorted(rows, key=lambda row: (-row.at.timestamp(), _RANK[row.source], -row.detail.get("nr", 0)))
