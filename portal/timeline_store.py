@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -139,6 +139,13 @@ async def list_meter_timeline(
 ) -> list[TimelineRow]:
     """All that happened to one meter before an instant, whoever lived there, newest first: for staff."""
     return await _list(conn, _OF_METER, {"meter": meter_id, "before": before, "limit": limit})
+
+
+def older_page(path: str, rows: list[TimelineRow]) -> str:
+    """The address at which a timeline goes on before these rows, empty at its end."""
+    if len(rows) < PAGE_SIZE:
+        return ""
+    return f"{path}?before={rows[-1].at.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%fZ')}#timeline"
 
 
 async def _list(conn: psycopg.AsyncConnection[Any], query: str, values: dict[str, Any]) -> list[TimelineRow]:

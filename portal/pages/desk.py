@@ -24,7 +24,7 @@ from portal.pages.account import spend
 from portal.pages.render import language_of, page, redirect
 from portal.rate_limit import Limit
 from portal.runtime import runtime_of
-from portal.timeline import Line, TimelineRow, describe, mask_token
+from portal.timeline import Line, describe, mask_token
 
 router = APIRouter()
 router.include_router(desk_tickets.router)
@@ -121,20 +121,13 @@ async def _customer_page(
             for ticket in tickets
         ],
         lines=describe(rows, language, public=False, desk=True),
-        older=_older(request.url.path, rows),
+        older=timeline_store.older_page(request.url.path, rows),
         kind_words=KIND_WORDS,
         channels=[(channel, CHANNEL_WORDS[channel]) for channel in DESK_CHANNELS],
         form=form or {"kind": "no_supply", "channel": "phone", "meter_id": "", "subject": "", "body": ""},
         form_key=secrets.token_urlsafe(16),
         error=error,
     )
-
-
-def _older(path: str, rows: list[TimelineRow]) -> str:
-    """The address of the next page of a timeline, empty at its end."""
-    if len(rows) < timeline_store.PAGE_SIZE:
-        return ""
-    return f"{path}?before={rows[-1].at.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%fZ')}#timeline"
 
 
 @router.get("/desk/meters/{drn}")
@@ -162,7 +155,7 @@ async def meter_page(request: Request, drn: str, _viewer: Agent, before: datetim
         customer=customer,
         tokens=[(token, mask_token(token.digits)) for token in tokens],
         lines=lines,
-        older=_older(request.url.path, rows),
+        older=timeline_store.older_page(request.url.path, rows),
     )
 
 

@@ -10,7 +10,7 @@ import psycopg
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response
 
-from portal import my_store
+from portal import my_store, timeline_store
 from portal.access import NotFound, Viewer, require
 from portal.contact_centre import answer_ticket, attachment_store, clock_store, desk_store, ticket_store
 from portal.contact_centre.answer_ticket import attach as attach_file
@@ -37,6 +37,7 @@ from portal.pages.desk_tickets import file_response, get_ticket
 from portal.pages.render import language_of, page, redirect
 from portal.rate_limit import Limit
 from portal.runtime import runtime_of
+from portal.timeline import describe
 
 router = APIRouter()
 Subscriber = Annotated[Viewer, Depends(require("my.ticket"))]
@@ -71,6 +72,23 @@ async def tickets_page(request: Request, viewer: Subscriber) -> Response:
         kind_words=KIND_WORDS,
         state_words=OWN_STATE_WORDS,
         state_tones=STATE_TONES,
+    )
+
+
+@router.get("/my/story")
+async def story_page(request: Request, viewer: Subscriber, before: datetime | None = None) -> Response:
+    """Show all that happened to one's own meters, payments and requests, as one story."""
+    now = datetime.now(UTC)
+    bound = now if before is None or before.tzinfo is None else before
+    async with runtime_of(request).pool.connection() as conn:
+        rows = await timeline_store.list_customer_timeline(
+            conn, customer_id=viewer.subscriber_id, before=bound
+        )
+    return page(
+        request,
+        "tickets/story.html",
+        lines=describe(rows, language_of(request), public=True),
+        older=timeline_store.older_page("/my/story", rows),
     )
 
 

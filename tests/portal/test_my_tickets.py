@@ -62,7 +62,7 @@ async def ticket_of(conn, place):
 @pytest.mark.parametrize("language", ["ar", "en"])
 async def test_every_page_opens_in_both_languages(salim, town, language, caplog):
     place = await written(salim, town)
-    for path in ("/my/tickets", "/my/tickets/new", "/my/tickets/new?kind=complaint", place):
+    for path in ("/my/tickets", "/my/story", "/my/tickets/new", "/my/tickets/new?kind=complaint", place):
         page = await salim.get(path + ("&" if "?" in path else "?") + f"lang={language}")
         assert page.status_code == 200, path
         assert f'dir="{"rtl" if language == "ar" else "ltr"}"' in page.text
@@ -179,6 +179,27 @@ async def test_a_report_under_a_known_interruption_follows_it(salim, town, conn)
     assert "follows it" in page.text
     assert "Joined to a supply interruption" in page.text
     assert (await ticket_of(conn, place)).outage_id is not None
+
+
+async def test_the_story_is_ones_own_and_public(salim, database_url, town, conn):
+    place = await written(salim, town)
+    ticket = await ticket_of(conn, place)
+    await answer_ticket.add_note(
+        conn, ticket_id=ticket.id, text="internal words", actor_id=await town.staff(), now=NOW
+    )
+    await town.event("a1", "3.12.0.257", NOW)
+    await town.event("b1", "3.26.0.85", NOW)
+    await conn.commit()
+    page = await salim.get("/my/story")
+    for words in (ticket.reference, "Tamper alarm", town.drns["a1"]):
+        assert words in page.text
+    for words in ("internal words", town.drns["b1"], "staff only"):
+        assert words not in page.text
+    odd = await salim.get("/my/story?before=x")
+    assert odd.status_code == 422
+    async with visiting(database_url) as staff:
+        await staff.be_staff("supervisor")
+        assert (await staff.get("/my/story")).status_code == 403
 
 
 async def test_writing_has_a_limit(salim, town):
