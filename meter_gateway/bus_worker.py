@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -128,10 +129,9 @@ class BusWorker:
         times = [one.next_at for one in self.meters.values()]
         times += [one.command_at for one in self.meters.values() if one.waiting]
         nap_s = max(0.0, min(NAP_S, min(times, default=now + NAP_S) - now))
-        try:
-            await asyncio.wait_for(self._wake.wait(), nap_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(nap_s):
+                await self._wake.wait()
         self._wake.clear()
 
     def _sweep_deadlines(self, now: float) -> None:
@@ -159,16 +159,17 @@ class BusWorker:
     async def _command(self, meter: PolledMeter) -> None:
         entry = self._store.get_entry(meter.waiting[0])
         try:
-            look_s = await self._delivery.carry_out(meter.wire, entry)
+            step = await self._delivery.carry_out(meter.wire, entry)
         except ModbusError as error:
             self._failed(meter, error)
             meter.command_at = meter.next_at
         else:
             self._do(meter, meter.session.receive(Answered(), time.monotonic()))
-            if look_s is None:
+            if step.look_s is None:
                 meter.waiting.pop(0)
-            meter.command_at = time.monotonic() + (look_s or 0.0)
-            meter.next_at = time.monotonic()  # what it did shows at once
+            meter.command_at = time.monotonic() + (step.look_s or 0.0)
+            if step.values is not None:
+                await self._observe(meter, step.values)  # what it did shows at once
         self._on_stored()
 
     async def _poll(self, meter: PolledMeter) -> None:
@@ -180,18 +181,25 @@ class BusWorker:
         profile = meter.wire.profile
         try:
             values = await meter.wire.read(profile.names_of((*profile.fast, *profile.slow)))
-            token_log = await self._read_log(meter, values)
         except ModbusError as error:
             self._failed(meter, error)
             return
         self.last_answer_at = time.monotonic()
         self._do(meter, meter.session.receive(Answered(), self.last_answer_at))
+        await self._observe(meter, values)
+
+    async def _observe(self, meter: PolledMeter, values: Mapping[str, Value]) -> None:
+        """Tell what the values say that was not told before."""
+        try:
+            token_log = await self._read_log(meter, values)
+        except ModbusError:
+            return  # the same difference shows at the next poll
         before = meter.memory
         memory, records = watch.observe(before, meter.drn, values, token_log, self._now_ms())
         if records or before.token_count is None:
             self._store.save(meter.drn, memory, records, self._now_ms())
             self._on_stored()
-        meter.memory = memory
+        meter.memory = memory  # last: what could not be stored is told at the next poll
 
     async def _read_log(self, meter: PolledMeter, values: Mapping[str, Value]) -> list[dict[str, Value]]:
         """Read the meter's own list when more than its last token was missed."""

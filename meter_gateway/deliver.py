@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from meter_gateway.modbus_link import BusDown, MeterWire, ModbusError, NoAnswer, Refused
@@ -41,6 +43,17 @@ def is_verified(kind: str, result: str) -> bool:
     return answer.is_accepted or answer is TokenResult.USED_ERROR
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step came to: settled (`look_s` None) or to be looked at again after so many seconds.
+
+    `values` holds the meter's registers as they stood after the command, where they could be read.
+    """
+
+    look_s: float | None = None
+    values: Mapping[str, Value] | None = None
+
+
 class Delivery:
     """Carries out journalled commands; every step is on disk before the next one begins."""
 
@@ -48,28 +61,28 @@ class Delivery:
         self._store = store
         self._now_ms = now_ms
 
-    async def carry_out(self, wire: MeterWire, entry: JournalEntry) -> float | None:
-        """Do the next step of a command. Returns None when settled, else seconds until the next look.
+    async def carry_out(self, wire: MeterWire, entry: JournalEntry) -> Step:
+        """Do the next step of a command.
 
         Raises ModbusError when the meter cannot be asked; what was begun is found by looking, next time.
         """
         if self.expire(entry):
-            return None
+            return Step()
         if entry.kind == "read_now":
-            self._store.mark(entry.id, "VERIFIED", await _read_everything(wire), self._now_ms())
-            return None
+            values = await wire.read(_tellable(wire.profile))
+            self._store.mark(entry.id, "VERIFIED", _everything(values), self._now_ms())
+            return Step(values=values)
         outcome = await self._look(wire, entry)
         if outcome is not None:
-            await self._settle(wire, entry, outcome)
-            return None
+            return await self._settle(wire, entry, outcome)
         if entry.state != "ACCEPTED":
             # It may have been written. A trace says that it ran, and writing the same id again only fetches
             # the stored answer; without a trace, after a while, it never arrived.
             if self._now_ms() - entry.at_ms < TRACE_MS:
-                return LOOK_AGAIN_S
+                return Step(LOOK_AGAIN_S)
             if not await _has_run(wire, entry.id) and self._now_ms() >= entry.expires_ms:
                 self._store.mark(entry.id, "EXPIRED", {"reason": "never reached the meter"}, self._now_ms())
-                return None
+                return Step()
         return await self._write(wire, entry)
 
     def expire(self, entry: JournalEntry) -> bool:
@@ -84,7 +97,7 @@ class Delivery:
             self._store.mark(entry.id, "UNKNOWN", {"reason": "written, and no answer read yet"}, now)
         return False
 
-    async def _write(self, wire: MeterWire, entry: JournalEntry) -> float | None:
+    async def _write(self, wire: MeterWire, entry: JournalEntry) -> Step:
         self._store.mark_writing(entry.id, self._now_ms())
         try:
             await wire.write(_mailbox(entry))
@@ -93,16 +106,13 @@ class Delivery:
                 raise
             detail = {"result": "MODBUS_EXCEPTION", "code": error.code}
             self._store.mark(entry.id, "REJECTED", detail, self._now_ms())
-            return None
+            return Step()
         except (NoAnswer, BusDown):
             log.info("command %d: no answer to the write, the mailbox will tell", entry.id)
             raise
         self._store.mark(entry.id, "WRITTEN", {}, self._now_ms())
         outcome = await self._look(wire, entry)
-        if outcome is None:
-            return LOOK_AGAIN_S
-        await self._settle(wire, entry, outcome)
-        return None
+        return Step(LOOK_AGAIN_S) if outcome is None else await self._settle(wire, entry, outcome)
 
     async def _look(self, wire: MeterWire, entry: JournalEntry) -> dict[str, Value] | None:
         """Return the meter's answer to this command, None while it has none."""
@@ -110,11 +120,11 @@ class Delivery:
         echo, result = (values[name] for name in _OUTCOME[entry.kind][:2])
         return None if echo != entry.id or result in _WORKING else values
 
-    async def _settle(self, wire: MeterWire, entry: JournalEntry, outcome: Mapping[str, Value]) -> None:
-        try:
+    async def _settle(self, wire: MeterWire, entry: JournalEntry, outcome: Mapping[str, Value]) -> Step:
+        values: dict[str, Value] = {}
+        with contextlib.suppress(ModbusError):
             values = await wire.read(wire.profile.names_of((*wire.profile.fast, *wire.profile.slow)))
-        except ModbusError:
-            values = {}  # the answer counts, its surroundings come with the next poll
+        # Where that failed, the answer counts all the same; its surroundings come with the next poll.
         result = str(outcome[_OUTCOME[entry.kind][1]])
         detail: dict[str, Any] = {"result": result}
         if entry.kind == "token":
@@ -126,6 +136,7 @@ class Delivery:
         state = "VERIFIED" if is_verified(entry.kind, result) else "REJECTED"
         self._store.mark(entry.id, state, detail, self._now_ms())
         log.info("command %d (%s) at meter %s: %s %s", entry.id, entry.kind, entry.meter, state, result)
+        return Step(values=values or None)
 
 
 def _mailbox(entry: JournalEntry) -> dict[str, int | str]:
@@ -145,8 +156,7 @@ async def _has_run(wire: MeterWire, command_id: int) -> bool:
     return command_id in values.values()
 
 
-async def _read_everything(wire: MeterWire) -> dict[str, Any]:
-    values = await wire.read(_tellable(wire.profile))
+def _everything(values: Mapping[str, Value]) -> dict[str, Any]:
     detail: dict[str, Any] = {name: number(values, name) for name in ("credit", "counter", "relay", "load")}
     detail["registers"] = values
     return detail

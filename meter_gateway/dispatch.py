@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -96,10 +97,9 @@ class Dispatch:
                 log.exception("dispatch sweep failed")
             else:
                 self._is_away = False
-            try:
-                await asyncio.wait_for(self._wake.wait(), SWEEP_S)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_S):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def listen(self, database_url: str) -> None:

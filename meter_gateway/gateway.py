@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, MqttLink
 from meter_gateway.outbox import WINDOW, OutboxWindow
 from meter_gateway.outbox_store import OutboxStore, StoredMessage
 from meter_gateway.site_file import Site, parse_site
-from meter_gateway.stop_signal import stop_on_signals
+from meter_gateway.stop_signal import end_tasks, stop_on_signals
 from meter_gateway.topics import (
     Birth,
     BornMeter,
@@ -81,9 +82,7 @@ class Gateway:
                 if task is not stopped:
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks([*tasks, stopped])
             await self._stop_workers()
             death = Death(self._site.code, self._store.boot, self._link.session)
             await self._link.stop(farewell=(up_topic(self._site.code, Death), encode(death)))
@@ -111,9 +110,7 @@ class Gateway:
                 owner.submit(entry)
 
     async def _stop_workers(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         self._tasks.clear()
         self._workers.clear()
 
@@ -197,10 +194,9 @@ class Gateway:
                 gone = self._store.trim()
                 if gone:
                     log.warning("%d messages of loads were given up: the platform is away too long", gone)
-            try:
-                await asyncio.wait_for(self._wake.wait(), SEND_S)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SEND_S):
+                    await self._wake.wait()
             self._wake.clear()
 
     def _send_due(self) -> None:

@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 from meter_gateway.dispatch import Dispatch
 from meter_gateway.ingest import Ingest
 from meter_gateway.mqtt_link import MqttLink
-from meter_gateway.stop_signal import stop_on_signals
+from meter_gateway.stop_signal import end_tasks, stop_on_signals
 from meter_gateway.topics import SHARED_UPLINKS
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,7 @@ async def run(*, database_url: str, mqtt_url: str, name: str) -> None:
                 # A task that ends is a fault: the role ends with it, and whoever runs it starts it again.
                 task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks([*tasks, stopped])
         await link.stop()
         await pool.close()
         log.info("%s is down", name)

@@ -4,7 +4,7 @@ from meter_gateway.bus_worker import BusWorker, make_meters
 from meter_gateway.modbus_link import BusLink
 from meter_gateway.outbox_store import OutboxStore
 from meter_gateway.site_file import BusAddress
-from meter_gateway.stop_signal import stop_on_signals
+from meter_gateway.stop_signal import end_tasks, stop_on_signals
 from meter_gateway.topics import Command, Device
 from meter_gateway.watch import Memory
 from tests.meter_gateway.device import Bus, Meter
@@ -54,8 +54,7 @@ async def test_commands_go_before_polls_and_a_dead_meter_does_not_hold_the_other
             assert asked.count(1) < asked.count(2) / 2
             assert asked.count(2) > 5
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks([task])
             store.close()
 
 
@@ -78,8 +77,7 @@ async def test_a_fault_of_ours_does_not_end_the_bus(tmp_path):
             return store.depth() > 0
 
         await until(polls_again, seconds=5)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks([task])
         store.close()
 
 
@@ -93,3 +91,22 @@ async def test_signals_ask_to_stop():
     await asyncio.wait_for(stop.wait(), 2)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().remove_signal_handler(number)
+
+
+async def test_a_task_that_loses_a_cancellation_is_told_again():
+    lost = []
+
+    async def stubborn():
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if len(lost) == 2:
+                    raise
+                lost.append(1)
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end_tasks([task]), 5)
+    assert task.cancelled()
+    assert len(lost) == 2

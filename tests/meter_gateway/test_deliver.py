@@ -25,7 +25,7 @@ class Bench:
         self.store.accept(Command(command, DRN, kind, argument, T0, expires_ms), self.now_ms)
 
     async def step(self, command=7):
-        return await self.delivery.carry_out(self.wire, self.store.get_entry(command))
+        return (await self.delivery.carry_out(self.wire, self.store.get_entry(command))).look_s
 
     def told(self):
         messages = [self.store.find_message(key) for key in self.store.list_keys(100)]
