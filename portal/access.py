@@ -37,7 +37,7 @@ HOME = {"subscriber": "/my", "engineer": "/field", "agent": "/desk", "supervisor
 
 # Pages that need nobody's name. A prefix ends in "/"; the demo's town is there only in demo mode.
 PUBLIC = frozenset(
-    {"/", "/health", "/ready", "/sign-in", "/sign-in/code", "/sign-in/staff", "/sign-out", "/language",
+    {"/", "/health", "/ready", "/sign-in", "/sign-in/code", "/sign-in/staff", "/sign-out",
      "/demo/sign-in/{persona}", "/town"}
 )  # fmt: skip
 PUBLIC_PREFIXES = ("/webhooks/", "/demo/", "/static/")

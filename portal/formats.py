@@ -23,7 +23,7 @@ Code = Literal["ar", "en"]
 _BAISA = {"ar": "بيسة", "en": "baisa"}
 _CURRENCY = {"ar": "ر.ع.", "en": "OMR"}
 _UNITS = {
-    ("electricity", "ar"): "كيلوواط ساعة",
+    ("electricity", "ar"): "ك.و.س",
     ("electricity", "en"): "kWh",
     ("water", "ar"): "م³",
     ("water", "en"): "m³",

@@ -152,8 +152,3 @@ async def mark_code_wrong(conn: psycopg.AsyncConnection[Any], code_id: int) -> N
     await conn.execute(
         "UPDATE portal.one_time_code SET wrong_attempts = wrong_attempts + 1 WHERE id = %s", (code_id,)
     )
-
-
-async def mark_language(conn: psycopg.AsyncConnection[Any], login_id: int, language: str) -> None:
-    """Remember the language that a person chose."""
-    await conn.execute("UPDATE portal.login SET language = %s WHERE id = %s", (language, login_id))

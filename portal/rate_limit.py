@@ -30,7 +30,8 @@ CHECK_PER_PHONE = Limit("check-phone", 15, 900)
 CHECK_PER_ADDRESS = Limit("check-address", 60, 900)
 STAFF_PER_NAME = Limit("staff-name", 10, 900)
 STAFF_PER_ADDRESS = Limit("staff-address", 40, 900)
-TOKEN_VIEW_PER_LOGIN = Limit("token-view", 60, 600)  # reading one's own receipts never needs more
+# Two receipts left open, which look again every 15 s, and a person who reads a few more.
+TOKEN_VIEW_PER_LOGIN = Limit("token-view", 120, 600)
 TOKEN_TYPE_PER_METER = Limit("token-type", 10, 600)  # a meter locks its keypad long before
 BUY_PER_LOGIN = Limit("buy", 30, 600)
 

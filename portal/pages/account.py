@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request
@@ -11,12 +11,13 @@ from fastapi.responses import Response
 from portal import login_store, rate_limit, rate_limit_store, session_store, sign_in
 from portal.access import HOME, SESSION_COOKIE, NotFound, find_viewer
 from portal.login_store import LoginRow
-from portal.pages.render import YEAR_S, language_of, local_path, page, redirect, set_cookie
+from portal.pages.render import language_of, local_path, page, redirect, set_cookie
 from portal.rate_limit import Limit
 from portal.runtime import runtime_of
 
 router = APIRouter()
 
+OLD_WINDOWS = timedelta(days=1)  # longer than the longest window
 PERSONAS = {"subscriber": "subscriber", "engineer": "engineer", "agent": "agent"}
 Short = Annotated[str, Form(max_length=64)]
 NextField = Annotated[str, Form(alias="next", max_length=2000)]
@@ -80,7 +81,7 @@ async def send_code(request: Request, phone: Short = "", next_path: NextField = 
 @router.get("/sign-in/code")
 async def code_form(request: Request) -> Response:
     """The code page lives only after its form: a plain visit begins again."""
-    return redirect(request, "/sign-in")
+    return redirect(request, f"/sign-in?{request.url.query}" if request.url.query else "/sign-in")
 
 
 @router.post("/sign-in/code")
@@ -174,6 +175,9 @@ async def _begin_session(request: Request, login: LoginRow, now: datetime, next_
         if old:
             await session_store.delete_session(conn, old)
         opened = await sign_in.open_session(conn, login, now)
+        # Whoever signs in sweeps: both tables stay small without a clock of their own.
+        await session_store.delete_expired_sessions(conn, now)
+        await rate_limit_store.delete_old_windows(conn, now - OLD_WINDOWS)
     response = redirect(request, local_path(next_path, HOME[login.role]))
     life_s = int((opened.expires_at - now).total_seconds())
     set_cookie(request, response, SESSION_COOKIE, opened.secret, life_s)
@@ -188,18 +192,4 @@ async def sign_out(request: Request) -> Response:
         await session_store.delete_session(conn, cookie)
     response = redirect(request, "/")
     response.delete_cookie(SESSION_COOKIE)
-    return response
-
-
-@router.post("/language")
-async def choose_language(
-    request: Request, lang: Annotated[str, Form(pattern="^(ar|en)$")], next_path: NextField = ""
-) -> Response:
-    """Remember a language for this browser and for the login."""
-    viewer = await find_viewer(request)
-    if viewer is not None:
-        async with runtime_of(request).pool.connection() as conn:
-            await login_store.mark_language(conn, viewer.login_id, lang)
-    response = redirect(request, local_path(next_path, "/"))
-    set_cookie(request, response, "raseed_lang", lang, YEAR_S)
     return response

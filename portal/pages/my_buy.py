@@ -11,9 +11,10 @@ import psycopg
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from billing import customer_store, quote_store, tariff_store, vend
+from billing import customer_store, payment_store, quote_store, tariff_store, vend
 from billing.customer import Agreement
 from billing.errors import InvalidQuantity, InvalidVend
+from billing.payment_store import Payment
 from billing.quantity import parse_amount
 from billing.take_payment import redirect_url
 from billing.tariff import Tariff
@@ -119,6 +120,7 @@ async def _offer_page(request: Request, quote_id: UUID, viewer: Viewer, *, must_
         request,
         "my/quote.html",
         status=422 if must_confirm else 200,
+        own_path=f"/my/quotes/{quote_id}",
         quote=quote,
         meter=meter,
         tariff=tariff,
@@ -161,17 +163,32 @@ async def pay(
         async with runtime.pool.connection() as conn:
             sale = await sale_store.get_sale(conn, vend_id=quote.vend_id, customer_id=viewer.subscriber_id)
         return redirect(request, f"/my/meters/{sale.row.drn}/buy", flash=("warn", text))
-    own_page = f"{runtime.public_url}/my/payments/{payment.id}"
+    return _to_provider(request, payment, now)
+
+
+def _to_provider(request: Request, payment: Payment, now: datetime) -> Response:
+    """Go to the provider's page, or to the payment's own when there is nothing left to pay."""
+    runtime = runtime_of(request)
     if payment.state not in {"CREATED", "PENDING"}:
         return redirect(request, f"/my/payments/{payment.id}")
     target = redirect_url(
         payment,
         provider_url=runtime.provider_url,
         provider_secret=runtime.provider_secret,
-        return_url=own_page,
+        return_url=f"{runtime.public_url}/my/payments/{payment.id}",
         now=now,
     )
     return RedirectResponse(target, status_code=303)
+
+
+@router.post("/my/payments/{payment_id}/resume")
+async def resume(request: Request, payment_id: UUID, viewer: Buyer) -> Response:
+    """Go back to the provider for a payment that was left in the middle: the same payment, never a second."""
+    now = datetime.now(UTC)
+    async with runtime_of(request).pool.connection() as conn:
+        await sale_store.get_sale_of_payment(conn, payment_id=payment_id, customer_id=viewer.subscriber_id)
+        payment = await payment_store.get_payment(conn, payment_id)
+    return _to_provider(request, payment, now)
 
 
 def _is_silent(sale: Sale, now: datetime) -> bool:

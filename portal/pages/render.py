@@ -132,9 +132,13 @@ def page(
     *,
     status: int = 200,
     block: str | None = None,
+    own_path: str | None = None,
     **context: Any,
 ) -> HTMLResponse:
-    """Render a template as a page; with `block`, an htmx request gets that Jinja block alone."""
+    """Render a template as a page; with `block`, an htmx request gets that Jinja block alone.
+
+    `own_path` is where a GET finds this page, if not at the request's own path: the language switch leads there.
+    """
     code = language_code(request)
     runtime = runtime_of(request)
     found = runtime.templates[code].get_template(template)
@@ -142,7 +146,7 @@ def page(
     partly = block is not None and request.headers.get("hx-request") == "true"
     flashes = [] if partly else read_flashes(request)
     values = {
-        **_page_context(request, code, runtime),
+        **_page_context(request, code, runtime, own_path or request.url.path),
         "csrf_token": csrf_token,
         "flashes": flashes,
         **context,
@@ -164,9 +168,8 @@ def page(
     return response
 
 
-def _page_context(request: Request, code: str, runtime: Runtime) -> dict[str, Any]:
+def _page_context(request: Request, code: str, runtime: Runtime, path: str) -> dict[str, Any]:
     viewer: Viewer | None = getattr(request.state, "viewer", None)
-    path = request.url.path
     own = [(href, label) for href, label, permission in NAVIGATION if viewer and viewer.may(permission)]
     current = max(
         (href for href, _ in own if path == href or path.startswith(href + "/")), key=len, default=""
@@ -219,6 +222,9 @@ def read_flashes(request: Request) -> list[tuple[str, str]]:
 def redirect(request: Request, url: str, *, flash: tuple[FlashKind, str] | None = None) -> Response:
     """Send the browser on with 303, optionally with a message for the next page."""
     response = RedirectResponse(url, status_code=303)
+    wish = request.query_params.get("lang", "")
+    if wish in i18n.CODES:
+        set_cookie(request, response, i18n.COOKIE, wish, YEAR_S)
     if flash is not None:
         add_flash(request, response, *flash)
     return response

@@ -161,15 +161,16 @@ async def test_the_language_is_switched_on_the_same_page_and_remembered(database
         assert '<html lang="en" dir="ltr">' in (await visitor.get("/sign-in")).text
 
 
-async def test_a_signed_in_persons_language_is_kept_with_the_login(database_url, pool) -> None:
+async def test_the_language_is_kept_through_a_redirect(database_url, pool) -> None:
     house = await house_in(pool)
-    async with visiting(database_url) as visitor:
+    async with visiting(database_url, language="ar") as visitor:
+        answer = await visitor.get("/sign-in/code?lang=en")
+        assert answer.headers["location"] == "/sign-in?lang=en"
         await visitor.be_subscriber(house.customer_id)
-        answer = await visitor.post("/language", {"lang": "en", "next": "/my"})
-        assert answer.headers["location"] == "/my"
         visitor.http.cookies.delete("raseed_lang")
+        assert '<html lang="ar"' in (await visitor.get("/my")).text, "her own language"
+        assert (await visitor.get("/?lang=en")).status_code == 303
         assert '<html lang="en"' in (await visitor.get("/my")).text
-        assert (await visitor.post("/language", {"lang": "fr"})).status_code == 422
 
 
 async def test_the_first_page_sends_who_is_signed_in_home(database_url) -> None:

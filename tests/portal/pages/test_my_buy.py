@@ -198,6 +198,7 @@ async def test_a_running_sale_is_shown_and_a_second_needs_a_word(database_url, p
         assert "still under way" in (await visitor.get(second)).text
         refused = await go_to_pay(visitor, second)
         assert refused.status_code == 422
+        assert f'href="{second}?lang=ar"' in refused.text, "the switch leads to a page, not to the form's target"
         assert await one(pool, "SELECT count(*) FROM billing.payment") == 1
         link_of(await go_to_pay(visitor, second, again="yes"))
         assert await one(pool, "SELECT count(*) FROM billing.payment") == 2
@@ -241,6 +242,21 @@ async def test_a_silent_provider_is_unknown_never_failed(database_url, pool) -> 
         assert "do not pay again" in text
 
 
+async def test_a_payment_left_in_the_middle_is_gone_on_with(database_url, pool) -> None:
+    mine, other = await house_in(pool, 1), await house_in(pool, 2)
+    async with visiting(database_url) as visitor:
+        await visitor.be_subscriber(mine.customer_id)
+        link = link_of(await go_to_pay(visitor, await offer(visitor, mine)))
+        path = f"/my/payments/{link.payment_id}/resume"
+        again = link_of(await visitor.post(path))
+        assert (again.payment_id, again.amount_minor) == (link.payment_id, link.amount_minor)
+        await visitor.be_subscriber(other.customer_id)
+        assert (await visitor.post(path)).status_code == 404
+        await visitor.be_subscriber(mine.customer_id)
+        await provider_says(visitor, link)
+        assert (await visitor.post(path)).headers["location"] == f"/my/payments/{link.payment_id}"
+
+
 async def test_reading_tokens_is_limited(database_url, pool) -> None:
     house = await house_in(pool, link="keypad")
     async with visiting(database_url) as visitor:
@@ -252,7 +268,7 @@ async def test_reading_tokens_is_limited(database_url, pool) -> None:
         seen = await visitor.get(f"/my/receipts/{vend_id}")
         assert "at the keypad of meter" in seen.text
         async with pool.connection() as conn:
-            await conn.execute("UPDATE portal.rate_limit SET hits = 60 WHERE bucket LIKE 'token-view:%'")
+            await conn.execute("UPDATE portal.rate_limit SET hits = 120 WHERE bucket LIKE 'token-view:%'")
         limited = await visitor.get(f"/my/receipts/{vend_id}")
         assert limited.status_code == 429
         assert not TOKEN.search(limited.text)
