@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from firmware_sim.town import build_town
 from tests.browsing import DESK, PHONE, open_chromium, visit
 from tests.demo_town import DemoTown, demo_town
 
@@ -82,24 +84,47 @@ def purchase(browser: Browser, town: DemoTown) -> None:
 
 def desk(browser: Browser, town: DemoTown) -> None:
     with person(browser, town, "agent", language="en", size=DESK) as page:
-        page.goto("/desk")
+        page.goto("/desk?q=90001001")
+        page.locator("a.card-link").first.click()
+        page.wait_for_url("**/desk/customers/*")
         save(page, "desk")
+
+
+def outage(browser: Browser, town: DemoTown) -> None:
+    with person(browser, town, "agent", language="en", size=DESK) as page:
+        page.goto("/")
+        page.locator("#switch-TX-4").click()
+        try:
+            page.goto("/desk/outages")
+            row = page.locator("a.row-link", has_text="Sahil Al Bahja").first
+            row.click(timeout=TRAVEL_MS)
+            page.wait_for_url("**/desk/outages/*")
+            save(page, "outage")
+        finally:
+            page.goto("/")
+            page.locator("#switch-TX-4").click()
 
 
 def field(browser: Browser, town: DemoTown) -> None:
     with person(browser, town, "engineer", language="ar", size=PHONE) as page:
-        page.goto("/field")
+        drn = build_town().installed[4].drn  # a Modbus meter: its registers are read over the wire
+        page.goto(f"/field/meters/{drn}")
+        page.locator("form[action$='/read'] button").click()
+        page.wait_for_url("**/field/commands/*")
+        expect(page.locator("main .notice-ok").first).to_be_visible(timeout=TRAVEL_MS)
+        page.locator("details summary").click()
         save(page, "field")
 
 
-SCENES: tuple[Callable[[Browser, DemoTown], None], ...] = (front, purchase, desk, field)
+SCENES: tuple[Callable[[Browser, DemoTown], None], ...] = (front, purchase, desk, outage, field)
 
 
 def main() -> None:
-    """Take every picture."""
+    """Take every picture, or those of the scenes that are named."""
     with open_chromium() as browser:
         for scene in SCENES:
-            scene(browser, demo_town())
+            if not sys.argv[1:] or scene.__name__ in sys.argv[1:]:
+                scene(browser, demo_town())
 
 
 if __name__ == "__main__":
