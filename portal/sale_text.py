@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 
-from portal.formats import money_text, time_text, token_text, units_text
+from portal.formats import money_text, month_text, time_text, token_text, units_text
 from portal.i18n import Language, load_languages, msg
 
 # The token stands on a line of its own: easy to copy, and in order in either direction (field rules 4.9).
@@ -15,6 +15,9 @@ TOKEN_MESSAGE = msg("Token for meter %(drn)s: %(units)s\n%(token)s\nPaid %(amoun
 FIRST_TOKENS_MESSAGE = msg(
     "Your meter %(drn)s gets a new key. If you hold an older token, enter that one before all."
     " Then enter these, one after the other:\n%(tokens)s\nOnly then enter your units:"
+)
+FREE_UNITS_MESSAGE = msg(
+    "Your free units of %(month)s for meter %(drn)s: %(units)s\n%(token)s\nThere is nothing to pay."
 )
 ARREARS_MESSAGE = msg("Of this, %(arrears)s went to your earlier debt.")
 CHANGE_MESSAGE = msg("%(change)s stays as your credit.")
@@ -80,6 +83,30 @@ def first_tokens_text(language: str, *, drn: str, first_tokens: Sequence[str]) -
     """What is said about key-change tokens before the token itself; each stands on a line of its own."""
     tokens = "\n".join(f"• {token_text(digits)}" for digits in first_tokens)
     return languages()[language]._(FIRST_TOKENS_MESSAGE, drn=drn, tokens=tokens)
+
+
+def free_units_body(
+    language: str,
+    *,
+    drn: str,
+    commodity: str,
+    digits: str,
+    units_tenths: int,
+    month: date,
+    first_tokens: Sequence[str] = (),
+) -> str:
+    """The message that carries a month's free units: units in tenths; `first_tokens` as in `token_body`."""
+    lines = [first_tokens_text(language, drn=drn, first_tokens=first_tokens)] if first_tokens else []
+    lines.append(
+        languages()[language]._(
+            FREE_UNITS_MESSAGE,
+            month=month_text(month, language),
+            drn=drn,
+            units=units_text(units_tenths, commodity, language),
+            token=token_text(digits),
+        )
+    )
+    return "\n".join(lines)
 
 
 def suspense_body(language: str, *, amount_minor: int) -> str:

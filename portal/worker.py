@@ -7,7 +7,6 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from time import monotonic
 from uuid import UUID
 
@@ -19,11 +18,12 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from billing.provider_link import ProviderLink
 from billing.states import VendState
 from portal import jobs
+from portal.key_sweep import KeySweep
+from portal.open_vault import open_vault
 from portal.outages import watch
 from portal.sell import Pool, deliver_token
 from portal.sweep import Sweep
-from token_engine.software_vault import SoftwareVault
-from token_engine.vault import VendingKeyVault
+from token_engine.vault import EngineeringVault, VendingKeyVault
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +53,19 @@ async def run(
     provider_secret: str,
     public_url: str,  # noqa: ARG001 - same
     outage_debounce_s: float,
+    wrapping_key_file: str = "",
 ) -> None:
     """Work until SIGTERM or SIGINT, through restarts of the database. Raises VaultDamaged for a bad key file."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    vault = open_vault(vault_file, wrapping_key_file)
     await work(
         stop,
         database_url=database_url,
-        vault=SoftwareVault.from_file(Path(vault_file)),
+        vault=vault,
+        key_vault=vault,
         provider_url=provider_url,
         provider_secret=provider_secret,
         outage_debounce_s=outage_debounce_s,
@@ -77,8 +80,9 @@ async def work(
     provider_url: str,
     provider_secret: str,
     outage_debounce_s: float,
+    key_vault: EngineeringVault | None = None,
 ) -> None:
-    """Work until `stop` is set."""
+    """Work until `stop` is set; with a `key_vault` also at key changes and engineering tokens."""
     pool: Pool = AsyncConnectionPool(
         database_url,
         min_size=1,
@@ -100,6 +104,9 @@ async def work(
                 keep_running("outage watch", lambda: watch.run(pool, debounce_s=outage_debounce_s))
             ),
         ]
+        if key_vault is not None:
+            keys = KeySweep(pool, key_vault, utc_now)
+            tasks.append(asyncio.create_task(keep_running("keys", lambda: sweep_keys_forever(keys))))
         try:
             await stop.wait()
         finally:
@@ -132,6 +139,13 @@ async def sweep_forever(sweep: Sweep) -> None:
     """One round after the other. Raises psycopg.Error when the database is away."""
     while True:
         await sweep.round()
+        await asyncio.sleep(SWEEP_EVERY_S)
+
+
+async def sweep_keys_forever(keys: KeySweep) -> None:
+    """One round over keys after the other. Raises psycopg.Error when the database is away."""
+    while True:
+        await keys.round()
         await asyncio.sleep(SWEEP_EVERY_S)
 
 

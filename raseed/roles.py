@@ -42,6 +42,7 @@ def run_worker(_options: argparse.Namespace, settings: Settings) -> int:
             provider_secret=settings.need("provider_secret"),
             public_url=settings.public_url,
             outage_debounce_s=settings.outage_debounce_s,
+            wrapping_key_file=settings.wrapping_key_file,
         )
     )
     return 0

@@ -29,6 +29,7 @@ class Settings:
     provider_secret: str
     secret_key: str
     vault_file: str
+    wrapping_key_file: str
     site_file: str
     state_dir: str
     control_port: int
@@ -54,6 +55,7 @@ _NAMES: dict[str, tuple[str, str]] = {
     "provider_secret": ("RASEED_PROVIDER_SECRET", "$(openssl rand -hex 32)"),
     "secret_key": ("RASEED_SECRET_KEY", "$(openssl rand -hex 32)"),
     "vault_file": ("RASEED_VAULT_FILE", "keys/vending-keys.json"),
+    "wrapping_key_file": ("RASEED_WRAPPING_KEY_FILE", "keys/wrapping-key.hex"),
     "site_file": ("RASEED_SITE_FILE", "site.toml"),
     "state_dir": ("RASEED_STATE_DIR", "state"),
     "control_url": ("RASEED_CONTROL_URL", "http://127.0.0.1:8095"),
@@ -84,6 +86,7 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         provider_secret=source.get("RASEED_PROVIDER_SECRET", ""),
         secret_key=source.get("RASEED_SECRET_KEY", ""),
         vault_file=source.get("RASEED_VAULT_FILE", ""),
+        wrapping_key_file=source.get("RASEED_WRAPPING_KEY_FILE", ""),
         site_file=source.get("RASEED_SITE_FILE", ""),
         state_dir=source.get("RASEED_STATE_DIR", ""),
         control_port=int(number("RASEED_CONTROL_PORT", "8095")),
