@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -150,6 +150,17 @@ async def _store_life(
             await state_store.mark_meters_of_edge(conn, life.edge, now, link_up=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """Progress of a command, with a time that can be believed."""
+
+    topic: str
+    meter_id: int
+    record: Progress
+    at: datetime
+    detail: dict[str, Any]
+
+
 class _Records:
     """Sorts the records of one batch into rows, meter by meter, in the order of time."""
 
@@ -159,7 +170,7 @@ class _Records:
         self.letters = letters
         self.readings: list[StoredReading] = []
         self.events: list[NewEvent] = []
-        self.progress: list[tuple[str, SpokenMeter, Progress]] = []
+        self.progress: list[_Heard] = []
         self.told: list[Told] = []
         self.known = {
             meter.id: validation.KnownCounter(meter.counter_at, meter.counter)
@@ -175,20 +186,21 @@ class _Records:
                     topic, record, "no such meter" if meter is None else f"not a meter of {uplink.edge}"
                 )
             elif isinstance(record, Reading):
-                self._take_reading(topic, meter, record, live=not uplink.historical)
+                self._take_reading(topic, uplink, meter, record)
             else:
                 self._take_happening(topic, uplink, meter, record)
 
     def _refuse(self, topic: str, record: Reading | Event | Progress, reason: str) -> None:
         self.letters.append(DeadLetter(topic, msgspec.json.encode(record), reason))
 
-    def _take_reading(self, topic: str, meter: SpokenMeter, record: Reading, *, live: bool) -> None:
+    def _take_reading(self, topic: str, uplink: Uplink, meter: SpokenMeter, record: Reading) -> None:
         at = instant(record.at)
         reason = validation.refusal(record.channel, at, record.value, now=self.now)
         if reason is not None:
             self._refuse(topic, record, reason)
             return
-        believed = record.quality != "suspect"
+        # A clock that its own edge does not trust dates nothing that others may build upon.
+        believed = record.quality != "suspect" and uplink.clock_ok
         if record.channel == "counter" and believed:
             known = self.known.get(meter.id)
             believed = not validation.counter_is_suspect(known, at, record.value, meter.commodity)
@@ -196,19 +208,19 @@ class _Records:
                 self.known[meter.id] = validation.KnownCounter(at, record.value)
         quality = record.quality if believed else "suspect"
         self.readings.append(StoredReading(meter.id, record.channel, at, record.value, quality))
-        self.told.append(Told(meter.id, at, record, believed, live))
+        self.told.append(Told(meter.id, at, record, believed, live=not uplink.historical))
 
     def _take_happening(
         self, topic: str, uplink: Uplink, meter: SpokenMeter, record: Event | Progress
     ) -> None:
         at, detail = instant(record.at), record.detail
-        if not self.now - validation.OLDEST <= at <= self.now + validation.NEWEST:
+        if not uplink.clock_ok or not self.now - validation.OLDEST <= at <= self.now + validation.NEWEST:
             # A broken clock must not cost us a token's answer: our own time stands in, theirs is kept.
             at, detail = self.now, {**detail, "reported_at": record.at}
         if isinstance(record, Event):
             self.events.append(NewEvent(meter.id, uplink.edge, record.code, at, detail))
         else:
-            self.progress.append((topic, meter, record))
+            self.progress.append(_Heard(topic, meter.id, record, at, detail))
         self.told.append(Told(meter.id, at, record, believed=True, live=not uplink.historical))
 
 
@@ -227,18 +239,18 @@ async def _store_records(
     await reading_store.insert_readings(conn, rows.readings)
     await event_store.insert_events(conn, rows.events)
     # Rows are locked in one order, commands before meter states, whoever else stores at the same time.
-    for topic, meter, record in sorted(rows.progress, key=lambda one: (one[2].command, one[2].at)):
+    for heard in sorted(rows.progress, key=lambda one: (one.record.command, one.record.at)):
         try:
             await command.apply_event(
                 conn,
-                record.command,
-                CommandEvent(record.state),
-                meter_id=meter.id,
-                at=instant(record.at),
-                detail=record.detail,
+                heard.record.command,
+                CommandEvent(heard.record.state),
+                meter_id=heard.meter_id,
+                at=heard.at,
+                detail=heard.detail,
             )
         except CommandNotFound as error:
-            letters.append(DeadLetter(topic, msgspec.json.encode(record), str(error)))
+            letters.append(DeadLetter(heard.topic, msgspec.json.encode(heard.record), str(error)))
     await state_store.apply_patches(conn, list(projection.fold(rows.told, now).values()))
 
 

@@ -188,6 +188,31 @@ async def test_event_with_a_broken_clock_is_stored_with_ours(conn):
     ]
 
 
+async def test_a_clock_that_its_edge_does_not_trust_dates_nothing(conn):
+    meter = await make_mqtt_meter(conn)
+    order = await command.order_command(
+        conn,
+        meter_id=meter.id,
+        kind="read_now",
+        idempotency_key="k",
+        requested_by="t",
+        now=NOW,
+        expires_at=NOW + timedelta(hours=1),
+    )
+    records = [
+        Reading(DRN, "counter", ms(), 9_000),
+        Event(DRN, "3.12.0.257", ms(-3600), {"active": True}),
+        Progress(order.id, DRN, "VERIFIED", ms(-3600)),
+    ]
+    message = encode(Uplink(DRN, 1, 1, ms(), records, clock_ok=False))
+    await store_batch(conn, [(up_topic(DRN, Uplink), message)], NOW)
+    assert await rows(conn, "SELECT quality FROM meter_gateway.reading") == [("suspect",)]
+    assert (await meter_store.find_state(conn, meter.id)).counter is None
+    assert await rows(conn, "SELECT occurred_at FROM meter_gateway.meter_event") == [(NOW,)]
+    steps = "SELECT occurred_at FROM meter_gateway.meter_command_step WHERE state = 'VERIFIED'"
+    assert await rows(conn, steps) == [(NOW,)]
+
+
 async def test_progress_settles_a_command_and_tells_the_state(conn):
     meter = await make_mqtt_meter(conn)
     order = await command.order_command(
