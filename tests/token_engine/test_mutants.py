@@ -186,7 +186,7 @@ def test_payloads_put_each_field_in_its_place():
     assert answer(lambda e: e.fields.pack_payload(15, 15, 0xFFFFFF, 0xFFFF)) == (1 << 48) - 1
     assert answer(lambda e: e.fields.pack_payload(0, 0, 0, 0)) == 0
     for place, (name, bits) in enumerate((("subclass", 4), ("nibble", 4), ("TID", 24), ("value", 16))):
-        for wrong in (-1, 1 << bits):
+        for wrong in (-1, 1 << bits, (1 << bits) + 1):
             fields = [0, 0, 0, 0]
             fields[place] = wrong
             refusal = f"InvalidField: {name} has {bits} bits, not {wrong}"

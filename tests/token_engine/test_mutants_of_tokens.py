@@ -105,6 +105,7 @@ def test_clear_tokens_refuse_what_does_not_fit():
     for fields, refusal in (
         ({"control": 1 << 36}, f"control has 36 bits, not {1 << 36}"),
         ({"control": 1 << 28, "four_digit_mfr": True}, f"control has 28 bits, not {1 << 28}"),
+        ({"control": 1 << 36, "four_digit_mfr": True}, f"control has 28 bits, not {1 << 36}"),
         ({"control": 1, "mfr_code": 256}, "mfr has 8 bits, not 256"),
         ({"control": 1, "mfr_code": 1 << 16, "four_digit_mfr": True}, "mfr has 16 bits, not 65536"),
     ):
@@ -174,6 +175,12 @@ def test_key_change_sections(old, new, more, payloads):
 def test_key_changes_that_cannot_be():
     for old, new, key, refusal in (
         ({}, {"pan": "600727111111111153"}, NEW, "a key change stays on one meter"),
+        (
+            {"pan": "600727111111111153"},
+            {"pan": "600727000000000009"},
+            NEW,
+            "a key change stays on one meter",
+        ),
         ({}, {"ea": 11}, LONG_NEW, "a key change keeps the encryption algorithm"),
         ({}, {}, LONG_NEW, "EA07 takes a decoder key of 8 bytes"),
     ):
@@ -265,6 +272,7 @@ def test_what_is_not_authentic_is_refused_by_name(token_class):
         == "TokenRejected: token rejected: format_error"
     )
     assert answer(lambda e: e.decode.RESERVED_CLASS) == 3
+    assert answer(lambda e: e.decode.DecodedToken(3, 0, 0, 0).has_tid) is False
 
 
 def test_every_published_vector():
