@@ -20,7 +20,7 @@ from firmware_sim.meter_state import MeterState, key_identity, new_meter
 from firmware_sim.modbus_bus import ModbusBus
 from firmware_sim.modbus_server import ModbusTcpServer
 from firmware_sim.mqtt_connection import Endpoint
-from firmware_sim.mqtt_device import MqttMeter
+from firmware_sim.mqtt_device import TELEMETRY_MS, MqttMeter
 from firmware_sim.register_map import RegisterMap
 from firmware_sim.serial_server import SerialServer
 from firmware_sim.site_file import BusAddress, read_site
@@ -83,6 +83,8 @@ class Fleet:
                 device.tick(self.speed)
             for radio in radios:
                 radio.measure()
+            if self._store.journal:
+                self._store.journal.flush()
         for radio in radios:
             radio.tick()
 
@@ -178,9 +180,10 @@ class Fleet:
 class Wires:
     """The servers and radios that join a fleet to the outside."""
 
-    def __init__(self, fleet: Fleet, store: FleetStore) -> None:
+    def __init__(self, fleet: Fleet, store: FleetStore, telemetry_s: float = TELEMETRY_MS / 1000) -> None:
         self._fleet = fleet
         self._store = store
+        self._telemetry_ms = int(telemetry_s * 1000)
         self._servers: list[ModbusTcpServer | SerialServer] = []
         self._threads = ThreadPoolExecutor(CONNECT_THREADS, thread_name_prefix="connect")
 
@@ -192,7 +195,7 @@ class Wires:
             if device.meter.bus and device.meter.bus not in known:
                 log.warning("meter %s: the site file has no bus %s", device.meter.drn, device.meter.bus)
         for address in addresses:
-            bus = ModbusBus(address.code, converter=address.framer == "tcp")
+            bus = ModbusBus(address.code, converter=address.framer == "tcp", journal=self._store.journal)
             for device in self._fleet.devices.values():
                 profile = device.meter.profile
                 if device.meter.bus == address.code and profile:
@@ -208,7 +211,9 @@ class Wires:
         spread_s = max(START_SPREAD_S, len(self._fleet.devices) / CALLS_A_SECOND)
         for drn, device in self._fleet.devices.items():
             if device.meter.link == "mqtt":
-                radio = MqttMeter(device, self._store, endpoint, self._threads, dice)
+                radio = MqttMeter(
+                    device, self._store, endpoint, self._threads, dice, telemetry_ms=self._telemetry_ms
+                )
                 self._fleet.radios[drn] = radio
                 radio.start(spread_s)
 
@@ -262,8 +267,13 @@ async def run_town(
     control_port: int,
     speed: float,
     vault_file: Path | str,
+    telemetry_s: float = TELEMETRY_MS / 1000,
+    journal: bool = False,
 ) -> None:
-    """Run every meter of any town; see `run`."""
+    """Run every meter of any town; see `run`. MQTT meters tell their readings every `telemetry_s` seconds.
+
+    `journal` keeps all that they ever say, see firmware_sim.journal.
+    """
     _allow_descriptors(len(town.meters))
     endpoint = Endpoint.parse(mqtt_url)
     addresses = read_site(Path(site_file))
@@ -271,9 +281,9 @@ async def run_town(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    store = FleetStore(Path(state_dir))
+    store = FleetStore(Path(state_dir), journal=journal)
     fleet = Fleet(town, store, speed)
-    wires = Wires(fleet, store)
+    wires = Wires(fleet, store, telemetry_s)
     orders = FleetControl(fleet)
     control = ControlServer(orders.handle, control_port)
     try:

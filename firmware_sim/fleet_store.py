@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from firmware_sim.journal import Journal
 from firmware_sim.meter_state import MeterState
 
 FILE_NAME: Final = "fleet.sqlite3"
@@ -48,9 +49,12 @@ class UplinkRow:
 
 
 class FleetStore:
-    """One SQLite file, one writer; what `transaction` encloses is on disk when it ends."""
+    """One SQLite file, one writer; what `transaction` encloses is on disk when it ends.
 
-    def __init__(self, folder: Path) -> None:
+    With `journal` it also keeps, for a comparison, all that the meters ever said.
+    """
+
+    def __init__(self, folder: Path, *, journal: bool = False) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / FILE_NAME
         path.touch(mode=0o600)  # decoder keys of simulated meters lie in it
@@ -60,6 +64,7 @@ class FleetStore:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA cache_size=-1024")
         self._db.executescript(_SCHEMA)
+        self.journal = Journal(self._db) if journal else None
         self._depth = 0
 
     def close(self) -> None:
@@ -133,6 +138,8 @@ class FleetStore:
             "INSERT INTO uplink VALUES (?, ?, ?, ?, ?, ?)",
             (drn, row.boot, row.seq, row.made_ms, row.telemetry, row.records),
         )
+        if self.journal:
+            self.journal.message_made(drn, row.boot, row.seq, row.records)
 
     def find_uplink(self, drn: str, boot: int, seq: int) -> UplinkRow | None:
         """A message by its name."""

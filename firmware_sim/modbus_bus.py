@@ -7,6 +7,7 @@ from typing import Final
 
 from firmware_sim.device import Device
 from firmware_sim.faults import Piece, distort
+from firmware_sim.journal import Journal
 from firmware_sim.meter import NoPower
 from firmware_sim.modbus_frame import (
     GATEWAY_TARGET_SILENT,
@@ -32,8 +33,9 @@ Framer = Callable[[int, bytes], bytes]
 class ModbusBus:
     """Units 1-247 of one line or converter; units that share a profile share its layout."""
 
-    def __init__(self, code: str, *, converter: bool) -> None:
+    def __init__(self, code: str, *, converter: bool, journal: Journal | None = None) -> None:
         self.code = code
+        self._journal = journal
         self._converter = converter
         self._units: dict[int, tuple[Device, RegisterMap]] = {}
 
@@ -77,6 +79,8 @@ class ModbusBus:
             return ()
 
         def read(fc: int, address: int, count: int) -> Sequence[int]:
+            if self._journal:
+                self._journal.answered(device.state, device.clock())
             return layout.read((fc, address, count), state=device.state, now_ms=device.clock(), faults=faults)
 
         def write(address: int, words: Sequence[int]) -> None:

@@ -39,7 +39,14 @@ class MqttMeter:
     """Joins a Device to the broker; `start`, then `measure` and `tick` about once a second, then `stop`."""
 
     def __init__(
-        self, device: Device, store: FleetStore, endpoint: Endpoint, threads: Executor, dice: random.Random
+        self,
+        device: Device,
+        store: FleetStore,
+        endpoint: Endpoint,
+        threads: Executor,
+        dice: random.Random,
+        *,
+        telemetry_ms: int = TELEMETRY_MS,
     ) -> None:
         self._device = device
         self._store = store
@@ -55,7 +62,10 @@ class MqttMeter:
         self._up_since_ms = 0
         self._calling: asyncio.TimerHandle | None = None
         self._opening = set[asyncio.Task[None]]()
-        self._telemetry_ms = device.clock() + dice.randrange(FIRST_TELEMETRY_MS)
+        self._period_ms = telemetry_ms
+        # As far into its period as chance has it: a fleet that starts together does not speak in one breath.
+        first_ms = FIRST_TELEMETRY_MS if telemetry_ms == TELEMETRY_MS else telemetry_ms
+        self._telemetry_ms = device.clock() + dice.randrange(first_ms)
         self._gathered: list[topics.Record] | None = None
         self._stopped = False
         self._flapped_ms = 0
@@ -105,7 +115,7 @@ class MqttMeter:
             self._receipted = []
         now_ms = self._device.clock()
         if self._device.state.powered and now_ms >= self._telemetry_ms:
-            self._telemetry_ms = max(self._telemetry_ms + TELEMETRY_MS, now_ms)
+            self._telemetry_ms = max(self._telemetry_ms + self._period_ms, now_ms)
             self._post(self._readings(self._device.state), telemetry=True)
 
     # -- the Speaker's side: what the connection tells us

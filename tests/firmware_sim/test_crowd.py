@@ -2,7 +2,7 @@
 
 import pytest
 
-from firmware_sim.crowd import build_crowd
+from firmware_sim.crowd import build_crowd, crowd_buses
 from token_engine.identifiers import Drn
 
 
@@ -21,3 +21,13 @@ def test_a_crowd_hangs_together():
 def test_other_sizes_are_refused(size):
     with pytest.raises(ValueError, match="crowd"):
         build_crowd(size)
+
+
+def test_wired_meters_hang_on_buses_of_twenty():
+    crowd = build_crowd(5, modbus=41)
+    wired = [m for m in crowd.meters if m.link == "modbus"]
+    assert len(wired) == 41
+    assert {m.bus for m in wired} == set(crowd_buses(41)) == {"tcp-1", "tcp-2", "tcp-3"}
+    assert len({(m.bus, m.unit) for m in wired}) == 41
+    assert {m.unit for m in wired} <= set(range(1, 21))
+    assert build_crowd(5).meters[:4] == crowd.meters[:4]
