@@ -277,6 +277,8 @@ class _Makers:
             if installed
             else 0,
             mean_daily_use=mean,
+            # A meter on the shelf holds its stock key (DDTK), and gets its own one (DUTK) at the wall.
+            kt=2 if installed else 1,
         )
 
     def _mean_use(self, commodity: str) -> int:

@@ -9,10 +9,12 @@ from typing import Any, Final
 import psycopg
 
 from billing import identity_store, token_store
+from billing.errors import InvalidVend
 from meter_gateway import command_store, meter_store
 from meter_gateway.command import order_command
 from meter_gateway.errors import InvalidMeter
 from portal import field_store
+from portal.change_keys import begin_commissioning
 from portal.field_store import FreePoint
 from portal.formats import latin_digits
 from token_engine.encode import ALL_TESTS, meter_test_token
@@ -74,6 +76,7 @@ async def install(
 ) -> FreePoint:
     """Hang a meter from stock at a free usage point and return the place.
 
+    A meter under its stock key begins its way to its own key (portal/change_keys.py) before any credit.
     Raises InstallRefused (identity_missing, point_taken, meter_or_point_taken), MeterNotFound.
     """
     if await identity_store.find_identity(conn, meter_id) is None:
@@ -92,6 +95,10 @@ async def install(
         )
     except InvalidMeter:
         raise InstallRefused("meter_or_point_taken") from None
+    try:
+        await begin_commissioning(conn, meter_id=meter_id, begun_by=installed_by, now=now)
+    except InvalidVend:
+        raise InstallRefused("identity_missing") from None
     return points[0]
 
 

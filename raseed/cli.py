@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raseed import roles, token_tool
+from raseed import keys_tool, roles, token_tool
 from raseed.settings import SettingMissing, Settings, read_settings
 
 EXIT_USAGE = 2
@@ -51,11 +51,17 @@ def _parser() -> argparse.ArgumentParser:
             roles.run_worker,
             "issue tokens, ask about silent payments, watch for outages (DATABASE_URL)",
         ),
-        ("headend", roles.run_headend, "store what meters say and send commands (DATABASE_URL, MQTT_URL)"),
         ("sandbox-provider", roles.run_sandbox_provider, "the pretend payment provider of the demo"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
+    headend = commands.add_parser(
+        "headend", help="store what meters say and send commands (DATABASE_URL, MQTT_URL)"
+    )
+    headend.add_argument(
+        "--name", help="its own among several that share the work (headend-1, or RASEED_HEADEND_NAME)"
+    )
+    headend.set_defaults(run=roles.run_headend)
     gateway = commands.add_parser(
         "gateway", help="talk to the Modbus meters of one site (MQTT_URL, site.toml)"
     )
@@ -66,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_user(commands)
     token_tool.add_commands(commands)
+    keys_tool.add_commands(commands)
     return parser
 
 

@@ -125,13 +125,16 @@ def keep_test_keys(folder: DemoFolder, town: Town) -> None:
     if folder.vault_file.exists():
         return
     from token_engine.decoder_key import VendingKey
-    from token_engine.identifiers import BaseDate, KeyType
+    from token_engine.identifiers import BaseDate, KeyType, following_key_revision
     from token_engine.key_material import VendingKeyMaterial
     from token_engine.software_vault import write_key_file
 
-    groups = sorted({(meter.sgc, meter.krn, meter.kt, meter.base_date) for meter in town.meters})
+    groups = {(meter.sgc, meter.krn, meter.kt, meter.base_date) for meter in town.meters}
+    # The revision after, so that a recode can be tried, and the stock keys of meters on the shelf.
+    groups |= {(sgc, following_key_revision(krn), kt, base) for sgc, krn, kt, base in groups}
+    groups |= {(sgc, krn, int(KeyType.DDTK), base) for sgc, krn, _kt, base in groups}
     keys = {}
-    for sgc, krn, kt, base_date in groups:
+    for sgc, krn, kt, base_date in sorted(groups):
         material = VendingKeyMaterial(secrets.token_bytes(20))
         keys[sgc, krn, KeyType(kt)] = VendingKey(material, KeyType(kt), BaseDate(f"{base_date % 100:02d}"))
     new = folder.vault_file.with_suffix(".new")

@@ -1,4 +1,4 @@
-"""`raseed token`: encode, decode, explain, and run published test vectors; all offline, no database."""
+"""`raseed token`: encode, decode, explain, and run published test vectors: offline; and free units for a fleet."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from raseed import free_units_tool
 from raseed.settings import Settings
 
 KEY_ENV = "RASEED_DECODER_KEY"
@@ -66,6 +67,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     conformance = what.add_parser("conformance", help="run vector files; exit 1 when one differs")
     conformance.add_argument("files", nargs="+", type=Path, metavar="FILE")
     conformance.set_defaults(run=_conformance)
+    free_units_tool.add_command(what)
 
 
 def _conformance(options: argparse.Namespace, _settings: Settings) -> int:

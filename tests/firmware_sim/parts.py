@@ -15,8 +15,9 @@ TOWN = build_town()
 NOW = datetime(2026, 11, 22, 8, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
 VENDING_KEYS = {
-    (sgc, 1, KeyType.DUTK): VendingKey(VendingKeyMaterial(bytes([n]) * 20), KeyType.DUTK, BaseDate.Y2014)
+    (sgc, 1, kt): VendingKey(VendingKeyMaterial(bytes([n]) * 20), kt, BaseDate.Y2014)
     for n, sgc in enumerate(("201457", "201458"), 1)
+    for kt in (KeyType.DDTK, KeyType.DUTK)
 }
 
 
@@ -27,7 +28,7 @@ def find(commodity="electricity", link="mqtt", ea=None):
 
 
 def key_of(meter):
-    return derive(VENDING_KEYS[meter.sgc, 1, KeyType.DUTK], key_identity(meter))
+    return derive(VENDING_KEYS[meter.sgc, 1, KeyType(meter.kt)], key_identity(meter))
 
 
 def fresh(meter, **changes):
