@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 BODY_LIMIT = 12 * 1024 * 1024  # five attachments of 2 MiB and their form
 CONNECT_TIMEOUT_S = 3.0  # a page says "not available" after this, long before a person gives up
+# A failed connection is tried again after 1, 2, 4, ... s up to this, then at the next page: with the pool's own
+# five minutes, a database that was away for two would stay unfound for two more.
+RECONNECT_S = 5.0
 POOL_MAX = 12  # a page holds a connection for milliseconds; PostgreSQL's default allows 100 in all
 STATIC_AGE = "public, max-age=31536000, immutable"
 
@@ -63,6 +66,7 @@ def make_app(
         min_size=1,
         max_size=POOL_MAX,
         timeout=CONNECT_TIMEOUT_S,
+        reconnect_timeout=RECONNECT_S,
         check=AsyncConnectionPool.check_connection,
         open=False,
         name="portal",

@@ -90,6 +90,8 @@ ANSWERS: dict[type[Exception], Answer] = {
     TicketKeyReused: NOT_POSSIBLE,
     token_engine.TokenEngineError: NOT_POSSIBLE,
     token_engine.InvalidTokenText: BAD_INPUT,
+    # A form in a charset that is none, or with halves of characters that no database keeps.
+    UnicodeError: BAD_INPUT,
     psycopg.DataError: BAD_INPUT,
     psycopg.IntegrityError: NOT_POSSIBLE,
     psycopg.OperationalError: DATABASE_AWAY,

@@ -34,6 +34,9 @@ RETRY_S = 1.0  # after a fall: a database that restarts is back within seconds
 STEADY_S = 30.0  # what ran this long has recovered: its next fall is news again
 POOL_MAX = 8  # four jobs, the sweep, the watch, and two to spare
 POOL_TIMEOUT_S = 10.0
+# Waits between attempts double up to this, then begin anew: a database that comes back is found within seconds,
+# however long it was away (the pool's own limit is five minutes).
+RECONNECT_S = 5.0
 JOBS_AT_ONCE = 4
 JOB_POLL_S = 2.0  # NOTIFY wakes us at once; this is for one that was lost
 SHUTDOWN_S = 3.0  # a job that takes longer is left; the sweep of the next start goes on with it
@@ -88,6 +91,7 @@ async def work(
         min_size=1,
         max_size=POOL_MAX,
         timeout=POOL_TIMEOUT_S,
+        reconnect_timeout=RECONNECT_S,
         check=AsyncConnectionPool.check_connection,
         open=False,
         name="worker",
@@ -151,7 +155,9 @@ async def sweep_keys_forever(keys: KeySweep) -> None:
 
 async def work_jobs(database_url: str, pool: Pool, vault: VendingKeyVault) -> None:
     """Do jobs as they are deferred; returns or raises when the database goes away."""
-    connector = PsycopgConnector(conninfo=database_url, min_size=1, max_size=3, timeout=POOL_TIMEOUT_S)
+    connector = PsycopgConnector(
+        conninfo=database_url, min_size=1, max_size=3, timeout=POOL_TIMEOUT_S, reconnect_timeout=RECONNECT_S
+    )
     app = App(connector=connector)
 
     @app.task(name=jobs.DELIVER_TOKEN, queue=jobs.QUEUE)

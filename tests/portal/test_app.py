@@ -122,3 +122,32 @@ def test_a_short_secret_is_refused() -> None:
             provider_secret="",
             control_url="",
         )
+
+
+@pytest.mark.parametrize(
+    ("charset", "field"), [("utf-7", b"+2AA-"), ("undefined", b"x"), ("punycode", b"\xff-\xff")]
+)
+async def test_a_form_in_no_readable_charset_is_bad_input_not_a_fault(charset, field) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\n' + field + b"\r\n--b--\r\n"
+    async with visiting(AWAY) as visitor:
+        visitor.http.cookies.set("raseed_csrf", "mine")
+        answer = await visitor.http.post(
+            "/sign-out",
+            content=body,
+            headers={"content-type": f"multipart/form-data; boundary=b; charset={charset}"},
+        )
+        assert answer.status_code == 422
+
+
+async def test_a_database_that_was_away_for_long_is_looked_for_every_few_seconds() -> None:
+    app = make_app(
+        database_url=AWAY,
+        secret_key="k" * 32,
+        demo=False,
+        public_url="http://portal.test",
+        provider_url=PROVIDER_URL,
+        provider_secret="s",
+        control_url="",
+    )
+    # The pool doubles its waits up to this: with its own 300 s a page would stay away as long as the database was.
+    assert app.state.runtime.pool.reconnect_timeout <= 5
