@@ -181,6 +181,8 @@ class BusWorker:
         profile = meter.wire.profile
         try:
             values = await meter.wire.read(profile.names_of((*profile.fast, *profile.slow)))
+            if watch.is_doubtful(meter.memory, values):
+                values |= await meter.wire.read(profile.names_of(profile.slow))
         except ModbusError as error:
             self._failed(meter, error)
             return

@@ -19,6 +19,7 @@ class SpokenMeter:
     edge: str | None  # None: a Modbus meter that hangs on no bus now
     counter: int | None
     counter_at: datetime | None
+    counter_suspect: bool
 
     def is_spoken_by(self, edge: str) -> bool:
         """Whether a message of this edge may tell about this meter."""
@@ -43,7 +44,7 @@ async def list_spoken_meters(conn: psycopg.AsyncConnection, drns: Sequence[str])
     """Return those of these meters that exist, by DRN, their state rows held in order of id."""
     cursor = await conn.execute(
         "SELECT m.id, m.drn, m.commodity, CASE m.link WHEN 'mqtt' THEN m.drn ELSE s.code END,"
-        "       st.counter, st.counter_at"
+        "       st.counter, st.counter_at, coalesce(st.counter_suspect, false)"
         "  FROM meter_gateway.meter m LEFT JOIN meter_gateway.bus b ON b.id = m.bus_id"
         "  LEFT JOIN meter_gateway.site s ON s.id = b.site_id"
         "  LEFT JOIN meter_gateway.meter_state st ON st.meter_id = m.id"

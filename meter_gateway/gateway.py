@@ -230,7 +230,9 @@ async def run(*, mqtt_url: str, site_file: Path | str, state_dir: Path | str) ->
     """Serve the site of `site_file` until SIGTERM or SIGINT. Raises InvalidSite, InvalidMqttUrl, OSError."""
     stop = stop_on_signals()
     site = parse_site(Path(site_file).read_text("utf-8"))  # noqa: ASYNC240 - once, before anything runs
-    store = OutboxStore(Path(state_dir) / f"gateway-{site.code}.sqlite")
+    # A gateway whose disk was lost must not count from one again: the platform knows those messages, and would
+    # receipt the new ones as repeats. Seconds outrun any number of starts.
+    store = OutboxStore(Path(state_dir) / f"gateway-{site.code}.sqlite", first_boot=max(1, int(time.time())))
     try:
         log.info("gateway of %s is up, boot %d", site.code, store.boot)
         await Gateway(site, store, mqtt_url).run(stop)

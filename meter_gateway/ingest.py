@@ -23,6 +23,8 @@ from meter_gateway.mqtt_link import Connected, Incoming, MqttLink
 from meter_gateway.projection import Told
 from meter_gateway.reading_store import StoredReading
 from meter_gateway.topics import (
+    COUNTER_BELIEVED,
+    COUNTER_SUSPECT,
     MAX_RANGES,
     Birth,
     Death,
@@ -172,11 +174,16 @@ class _Records:
         self.events: list[NewEvent] = []
         self.progress: list[_Heard] = []
         self.told: list[Told] = []
+        self._in_doubt = {meter.id: meter.counter_suspect for meter in meters.values()}
         self.known = {
             meter.id: validation.KnownCounter(meter.counter_at, meter.counter)
             for meter in meters.values()
             if meter.counter is not None and meter.counter_at is not None
         }
+
+    def in_doubt_of(self, meter_id: int) -> bool:
+        """Whether the newest counter of this meter contradicts the last believed one."""
+        return self._in_doubt[meter_id]
 
     def take(self, topic: str, uplink: Uplink) -> None:
         for record in sorted(uplink.records, key=lambda one: one.at):
@@ -204,11 +211,23 @@ class _Records:
         if record.channel == "counter" and believed:
             known = self.known.get(meter.id)
             believed = not validation.counter_is_suspect(known, at, record.value, meter.commodity)
-            if believed and (known is None or at >= known.at):
-                self.known[meter.id] = validation.KnownCounter(at, record.value)
+            if known is None or at >= known.at:
+                self._note_doubt(uplink, meter, record, believed=believed)
+                if believed:
+                    self.known[meter.id] = validation.KnownCounter(at, record.value)
         quality = record.quality if believed else "suspect"
         self.readings.append(StoredReading(meter.id, record.channel, at, record.value, quality))
         self.told.append(Told(meter.id, at, record, believed, live=not uplink.historical))
+
+    def _note_doubt(self, uplink: Uplink, meter: SpokenMeter, record: Reading, *, believed: bool) -> None:
+        """Tell once when counters begin, and cease, to contradict the last believed one."""
+        if self._in_doubt[meter.id] == (not believed):
+            return
+        self._in_doubt[meter.id] = not believed
+        known = self.known.get(meter.id)
+        code = COUNTER_BELIEVED if believed else COUNTER_SUSPECT
+        detail = {"value": record.value, "believed": known.value if known else None}
+        self.events.append(NewEvent(meter.id, uplink.edge, code, instant(record.at), detail))
 
     def _take_happening(
         self, topic: str, uplink: Uplink, meter: SpokenMeter, record: Event | Progress
@@ -251,7 +270,10 @@ async def _store_records(
             )
         except CommandNotFound as error:
             letters.append(DeadLetter(heard.topic, msgspec.json.encode(heard.record), str(error)))
-    await state_store.apply_patches(conn, list(projection.fold(rows.told, now).values()))
+    patches = projection.fold(rows.told, now)
+    for patch in patches.values():
+        patch.counter_suspect = rows.in_doubt_of(patch.meter_id)
+    await state_store.apply_patches(conn, list(patches.values()))
 
 
 class Ingest:

@@ -65,6 +65,7 @@ class MeterState:
     load: int | None
     tamper: bool
     state_at: datetime | None
+    counter_suspect: bool
 
 
 async def insert_meter(
@@ -201,12 +202,19 @@ async def remove_meter(
     return row
 
 
+async def forget_counter(conn: psycopg.AsyncConnection, meter_id: int) -> None:
+    """Let the next counter of this meter be believed whatever it says: a person saw why it fell or leapt."""
+    await conn.execute(
+        "UPDATE meter_gateway.meter_state SET counter_at = NULL WHERE meter_id = %s", (meter_id,)
+    )
+
+
 async def find_state(conn: psycopg.AsyncConnection, meter_id: int) -> MeterState | None:
     """Return a meter's latest known state; None when it never spoke."""
     async with conn.cursor(row_factory=class_row(MeterState)) as cursor:
         await cursor.execute(
             "SELECT meter_id, last_seen_at, link_up, supply_on, credit, counter, relay, relay_reason, load,"
-            " tamper, state_at FROM meter_gateway.meter_state WHERE meter_id = %s",
+            " tamper, state_at, counter_suspect FROM meter_gateway.meter_state WHERE meter_id = %s",
             (meter_id,),
         )
         return await cursor.fetchone()

@@ -77,7 +77,8 @@ class JournalEntry:
 class OutboxStore:
     """One SQLite file with one owner. Each call is one transaction, on disk (WAL, FULL) when it returns."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, first_boot: int = 1) -> None:
+        """Open or make the file; `first_boot` numbers the first start of a file that is not there yet."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
         # One owner: a second gateway on the same file fails at once, and a killed one leaves no lock.
@@ -87,7 +88,8 @@ class OutboxStore:
         self._db.execute("PRAGMA busy_timeout = 2000")
         self._db.executescript(_SCHEMA)
         with self._transaction():
-            self.boot = int(self._meta("boot") or 0) + 1
+            known = self._meta("boot")
+            self.boot = first_boot if known is None else int(known) + 1
             self._set_meta("boot", str(self.boot))
         self._seq = 0
 

@@ -22,6 +22,7 @@ class StatePatch:
     credit: int | None = None
     counter: int | None = None
     counter_at: datetime | None = None
+    counter_suspect: bool | None = None
     relay: int | None = None
     relay_reason: str | None = None
     load: int | None = None

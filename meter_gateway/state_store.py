@@ -33,6 +33,7 @@ _COLUMNS = (
     "credit",
     "counter",
     "counter_at",
+    "counter_suspect",
     "relay",
     "relay_reason",
     "load",
@@ -73,15 +74,17 @@ async def apply_patches(conn: psycopg.AsyncConnection, patches: Sequence[StatePa
         " counter = CASE WHEN p.counter_at >= coalesce(st.counter_at, '-infinity')"
         "           THEN p.counter ELSE st.counter END,"
         " counter_at = greatest(st.counter_at, p.counter_at),"
+        " counter_suspect = coalesce(p.counter_suspect, st.counter_suspect),"
         " link_up = CASE WHEN p.link_at >= coalesce(st.link_at, '-infinity') THEN p.link_up ELSE st.link_up END,"
         " supply_on = CASE WHEN p.link_at >= coalesce(st.link_at, '-infinity')"
         "             THEN coalesce(p.supply_on, st.supply_on) ELSE st.supply_on END,"
         " link_at = greatest(st.link_at, p.link_at)"
         " FROM unnest(%(meter_id)s::bigint[], %(seen_at)s::timestamptz[], %(state_at)s::timestamptz[],"
-        "     %(credit)s::bigint[], %(counter)s::bigint[], %(counter_at)s::timestamptz[], %(relay)s::smallint[],"
+        "     %(credit)s::bigint[], %(counter)s::bigint[], %(counter_at)s::timestamptz[],"
+        "     %(counter_suspect)s::boolean[], %(relay)s::smallint[],"
         "     %(relay_reason)s::text[], %(load)s::bigint[], %(tamper)s::boolean[], %(link_up)s::boolean[],"
         "     %(supply_on)s::boolean[], %(link_at)s::timestamptz[]) AS p (meter_id, seen_at, state_at, credit,"
-        "     counter, counter_at, relay, relay_reason, load, tamper, link_up, supply_on, link_at)"
+        "     counter, counter_at, counter_suspect, relay, relay_reason, load, tamper, link_up, supply_on, link_at)"
         " WHERE st.meter_id = p.meter_id",
         values,
     )

@@ -44,6 +44,9 @@ RELAY: Final = "raseed.relay"
 LINK_DOWN: Final = "raseed.link_down"
 LINK_UP: Final = "raseed.link_up"
 UNKNOWN_METER: Final = "raseed.unknown_meter"
+# Said by the platform itself: counters began to contradict the last believed one; a person must look.
+COUNTER_SUSPECT: Final = "raseed.counter_suspect"
+COUNTER_BELIEVED: Final = "raseed.counter_believed"
 
 
 class PoisonMessage(ValueError):

@@ -29,6 +29,7 @@ class Memory:
     tamper: bool | None = None
     credit: int | None = None
     load: int | None = None
+    counter: int | None = None
     reported_ms: int = 0
     is_stranger: bool = False
     is_down: bool = False
@@ -38,6 +39,12 @@ def number(values: Mapping[str, Value], name: str) -> int | None:
     """Return a numeric value, None where the meter has none."""
     value = values.get(name)
     return value if isinstance(value, int) else None
+
+
+def is_doubtful(memory: Memory, values: Mapping[str, Value]) -> bool:
+    """Whether the counter fell since the last look: worth a second one, for glitches last one reading."""
+    counter = number(values, "counter")
+    return counter is not None and memory.counter is not None and counter < memory.counter
 
 
 def missed_tokens(memory: Memory, values: Mapping[str, Value]) -> int:
@@ -96,6 +103,7 @@ def observe(
             tamper=tamper,
             credit=credit,
             load=memory.load if load is None else load,
+            counter=number(values, "counter"),
             is_stranger=False,
         ),
         records,

@@ -129,6 +129,7 @@ CREATE TABLE meter_state (
   tamper boolean NOT NULL DEFAULT false,
   state_at timestamptz,              -- when the measured values were true
   counter_at timestamptz,            -- when the last believed counter was true
+  counter_suspect boolean NOT NULL DEFAULT false,  -- the newest counter contradicts it; a person decides
   link_at timestamptz                -- when link_up and supply_on were true
 );
 

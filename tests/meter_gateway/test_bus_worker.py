@@ -81,6 +81,36 @@ async def test_a_fault_of_ours_does_not_end_the_bus(tmp_path):
         store.close()
 
 
+async def test_a_counter_that_is_zero_for_one_reading_is_read_again(tmp_path):
+    async with Bus({1: Meter(DRNS[0])}, "tcp") as bus:
+        store = OutboxStore(tmp_path / "g.sqlite")
+        worker = BusWorker(
+            address(bus.port),
+            devices()[:1],
+            store=store,
+            poll_s=0.1,
+            now_ms=lambda: T0,
+            on_stored=lambda: None,
+        )
+        meter = worker.meters[DRNS[0]]
+        await worker._poll(meter)
+        true_word = bus.meters[1].word
+        zeros = [4]  # the four words of one reading of the counter
+
+        def word(place):
+            if 0x1080 <= place < 0x1084 and zeros[0]:
+                zeros[0] -= 1
+                return 0
+            return true_word(place)
+
+        bus.meters[1].word = word
+        await worker._poll(meter)
+        assert zeros == [0]
+        assert meter.memory.counter == 70_000
+        worker._link.close()
+        store.close()
+
+
 async def test_signals_ask_to_stop():
     import os
     import signal

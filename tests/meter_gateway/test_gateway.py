@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from meter_gateway import gateway
+from meter_gateway.gateway import CLOCK_MS
 from meter_gateway.message_key import to_millis
 from meter_gateway.mqtt_link import Incoming, MqttLink
 from meter_gateway.site_file import InvalidSite
@@ -141,6 +142,8 @@ async def test_it_polls_what_it_is_told_and_remembers_it_through_a_kill(site, br
         await configured(site, platform)
         values = {one.channel: one.value for one in platform.readings()}
         assert values == {"counter": 70_000, "credit": 5_000, "load": 800, "relay": 1}
+        first_boot = platform.births[-1].boot
+        assert first_boot > CLOCK_MS // 1000, "a new disk names its messages as no lost one did"
         assert platform.births[-1].config_version == 1
         assert [one.drn for one in platform.births[-1].meters] == [DRN]
         assert site.role.pss_kb() < 60 * 1024
@@ -157,7 +160,7 @@ async def test_it_polls_what_it_is_told_and_remembers_it_through_a_kill(site, br
             return any(one.value == 6_000 for one in platform.readings())
 
         await until(tells_news)
-        assert (platform.births[-1].boot, platform.births[-1].config_version) == (2, 1)
+        assert (platform.births[-1].boot, platform.births[-1].config_version) == (first_boot + 1, 1)
         births = len(platform.births)
         platform.say(Rebirth("test"))
 

@@ -119,6 +119,28 @@ async def test_counter_that_falls_or_leaps_is_suspect_and_not_built_upon(conn):
         (1_000_020, "valid"),
     ]
     assert (await meter_store.find_state(conn, meter.id)).counter == 1_000_020
+    told = await rows(conn, "SELECT code, detail FROM meter_gateway.meter_event ORDER BY id")
+    assert told == [
+        ("raseed.counter_suspect", {"value": 0, "believed": 1_000_010}),
+        ("raseed.counter_believed", {"value": 1_000_020, "believed": 1_000_010}),
+    ]
+
+
+async def test_a_counter_that_began_again_is_believed_when_a_person_says_so(conn):
+    meter = await make_mqtt_meter(conn)
+
+    async def count(second, value):
+        message = uplink(Reading(DRN, "counter", ms(second), value), seq=second)
+        await store_batch(conn, [message], NOW)
+        state = await meter_store.find_state(conn, meter.id)
+        return state.counter, state.counter_suspect
+
+    assert await count(1, 1_000_000) == (1_000_000, False)
+    assert await count(2, 5) == (1_000_000, True)
+    assert await count(3, 6) == (1_000_000, True)
+    await meter_store.forget_counter(conn, meter.id)
+    assert await count(4, 7) == (7, False)
+    assert len(await rows(conn, "SELECT FROM meter_gateway.meter_event")) == 2
 
 
 async def test_birth_death_and_the_late_death_of_an_older_session(conn):

@@ -43,6 +43,18 @@ def test_boot_grows_and_messages_survive_a_start(store, tmp_path):
     again.close()
 
 
+def test_a_disk_that_was_lost_does_not_repeat_the_names_of_old_messages(tmp_path):
+    before = OutboxStore(tmp_path / "old.sqlite", first_boot=1_000)
+    before.close()
+    again = OutboxStore(tmp_path / "old.sqlite", first_boot=5_000)
+    assert again.boot == 1_001, "a disk that is there counts on"
+    again.close()
+    replaced = OutboxStore(tmp_path / "new.sqlite", first_boot=5_000)
+    replaced.add([Reading(DRN, "credit", 1, 2)], 5)
+    assert replaced.list_keys(10) == [(5_000, 1)]
+    replaced.close()
+
+
 def test_one_owner(store, tmp_path):
     store.add([Reading(DRN, "credit", 1, 2)], 5)
     with pytest.raises(sqlite3.OperationalError):

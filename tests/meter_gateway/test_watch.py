@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from meter_gateway.topics import Event, Reading
-from meter_gateway.watch import REPORT_MS, Memory, missed_tokens, observe, observe_stranger
+from meter_gateway.watch import REPORT_MS, Memory, is_doubtful, missed_tokens, observe, observe_stranger
 
 DRN = "06000000011"
 T0 = 1_800_000_000_000
@@ -111,6 +111,13 @@ def test_another_meter_at_our_unit_is_told_once_until_ours_is_back():
     assert codes(records) == ["raseed.unknown_meter"]
     assert observe_stranger(memory, DRN, "07000000000", T0 + 1) == (memory, [])
     assert not look(memory, T0 + 2)[0].is_stranger
+
+
+def test_a_counter_that_fell_is_worth_a_second_look():
+    assert not is_doubtful(Memory(), VALUES)
+    assert not is_doubtful(seen(), VALUES)
+    assert is_doubtful(seen(), {**VALUES, "counter": 0})
+    assert not is_doubtful(seen(), {**VALUES, "counter": None})
 
 
 def test_a_map_without_a_load_still_tells_the_rest():
