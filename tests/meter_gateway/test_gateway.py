@@ -171,7 +171,7 @@ async def test_it_polls_what_it_is_told_and_remembers_it_through_a_kill(site, br
         assert site.role.kill(signal.SIGTERM) == 0
 
         async def says_goodbye():
-            return platform.deaths[-1] == Death("site-1", 2, platform.births[-1].session)
+            return platform.deaths[-1] == Death("site-1", first_boot + 1, platform.births[-1].session)
 
         await until(says_goodbye)
 
