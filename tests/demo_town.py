@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import shutil
 import signal
@@ -21,23 +20,9 @@ STOP_S = 30
 
 @dataclass(frozen=True)
 class DemoTown:
-    """The address of a running demo and its data folder; the folder is None when somebody else runs it."""
+    """The address of a running demo."""
 
     url: str
-    data: Path | None = None
-
-    @property
-    def control_url(self) -> str:
-        """The simulator's control port, as the supervisor published it."""
-        if self.data is None:
-            return os.environ["RASEED_TEST_CONTROL_URL"]
-        table = json.loads((self.data / "run.json").read_text(encoding="utf-8"))
-        return str(table["facts"]["control_url"])
-
-    def staff_password(self, name: str) -> str:
-        """The password that this demo made for one of its staff."""
-        folder = self.data or Path(os.environ["RASEED_TEST_TOWN_DATA"])
-        return str(json.loads((folder / "staff.json").read_text(encoding="utf-8"))[name])
 
 
 _running: DemoTown | None = None
@@ -75,7 +60,7 @@ def _start() -> DemoTown:
             watchdog.cancel()
             # The pipe is read on, else a talkative demo would stand still when it is full.
             threading.Thread(target=process.stdout.read, daemon=True).start()
-            return DemoTown(line.split(READY, 1)[1].split()[0].rstrip("/"), data)
+            return DemoTown(line.split(READY, 1)[1].split()[0].rstrip("/"))
     watchdog.cancel()
     process.wait()
     raise RuntimeError(f"the demo did not start:\n{''.join(said)}{Path(log.name).read_text()[-4000:]}")
