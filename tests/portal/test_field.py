@@ -98,7 +98,7 @@ def test_a_number_is_read_as_it_is_typed(zero):
         ("CREATED", 0, True),
         ("SENT", 0, True),
         ("CREATED", 51, False),
-        *((state, 0, False) for state in FINAL),
+        *((state, 0, False) for state in sorted(FINAL)),
     ],
 )
 def test_a_page_waits_no_longer_than_an_answer_may_come(state, after, moving):
