@@ -26,6 +26,7 @@ STEPS_ON_A5 = 4  # a tariff with more steps gets a longer page
 MARGIN_MM = 12.0
 WIDTH_MM = PAGE_WIDTH_MM - 2 * MARGIN_MM
 ROW_MM = 6.2
+FIRST_TOKEN_MM = 8.0
 
 INK = (18, 38, 43)
 QUIET = (88, 104, 108)
@@ -84,6 +85,7 @@ class Receipt:
     paid_at: datetime
     issued_at: datetime
     seller: Seller = DEMO_SELLER
+    first_tokens: tuple[str, ...] = ()  # key-change tokens, to be entered before in this order
 
 
 def rate_text(rate_micro: int) -> str:
@@ -107,12 +109,15 @@ def receipt_pdf(receipt: Receipt, language: str) -> bytes:
         raise ValueError(f"receipts are set in ar or en, not {language!r}")
     _ = _language(language)._
     more = max(0, len(receipt.steps) - STEPS_ON_A5) * ROW_MM
+    if receipt.first_tokens:
+        more += (len(receipt.first_tokens) + 1) * FIRST_TOKEN_MM
     pen = _Pen(rtl=language == "ar", height=PAGE_HEIGHT_MM + more)
     pen.pdf.set_creation_date(receipt.issued_at)
     pen.pdf.set_title(f"{_('Receipt number')} {receipt.receipt_number}")
     pen.pdf.set_author(pen.own(receipt.seller.name_en, receipt.seller.name_ar))
     pen.pdf.set_lang(language)
     _draw_head(pen, receipt, _)
+    _draw_first_tokens(pen, receipt, _)
     _draw_token(pen, receipt, _)
     _draw_sale(pen, receipt, _)
     _draw_money(pen, receipt, _)
@@ -204,6 +209,18 @@ def _draw_head(pen: _Pen, receipt: Receipt, _: Gettext) -> None:
     )
     pen.y += ROW_MM
     pen.rule()
+
+
+def _draw_first_tokens(pen: _Pen, receipt: Receipt, _: Gettext) -> None:
+    if not receipt.first_tokens:
+        return
+    pen.put(
+        _("Your meter gets a new key: enter these tokens first, in this order."), align="centre", bold=True
+    )
+    pen.y += FIRST_TOKEN_MM
+    for digits in receipt.first_tokens:
+        pen.put(group_digits(digits, 2 * NO_BREAK_SPACE), align="centre", size=14, ink=TEAL, figures=True)
+        pen.y += FIRST_TOKEN_MM
 
 
 def _draw_token(pen: _Pen, receipt: Receipt, _: Gettext) -> None:

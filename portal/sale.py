@@ -49,6 +49,8 @@ class Outcome(StrEnum):
     REVERSED = "reversed"
     ISSUED = "issued"  # the token is there, the meter has not spoken
     REJECTED = "rejected"  # the meter refuses the token
+    KEY_CHANGE = "key_change"  # the meter gets a new key first; the token is sent when it has it
+    KEY_REFUSED = "key_refused"  # the meter refuses its new key, so the token is not sent: a person looks
     APPLIED = "applied"
     POWERED = "powered"
 
@@ -88,6 +90,8 @@ class SaleRow:
     token_id: int | None
     digits: str | None
     issued_at: datetime | None
+    first_tokens: Sequence[str] = ()  # key-change tokens, to be entered before it in this order
+    held_state: str | None = None  # HELD, RELEASED or STOPPED when it is made under a key yet to be proven
 
     def __repr__(self) -> str:
         """Without the digits: they are money until they are used."""
@@ -330,7 +334,10 @@ def _outcome(row: SaleRow, result: str | None, applied: datetime | None, power: 
         return Outcome.POWERED
     if applied is not None:
         return Outcome.APPLIED
-    return Outcome.ISSUED if result is None else Outcome.REJECTED
+    if result is not None:
+        return Outcome.REJECTED
+    held = {"HELD": Outcome.KEY_CHANGE, "STOPPED": Outcome.KEY_REFUSED}
+    return held.get(row.held_state or "", Outcome.ISSUED)
 
 
 def _step_at(evidence: Evidence, *states: str) -> datetime | None:

@@ -33,13 +33,16 @@ _SALE = """
            s.quote_id, s.customer_id, s.customer_agreement_id, s.amount_minor, s.arrears_minor, s.vat_minor,
            s.energy_minor, s.change_minor, s.units_tenths, s.steps, s.quoted_at, s.payment_id, s.payment_state,
            s.provider, s.payment_created_at, s.settled_at, s.paid_at, s.requested_at, s.vended_at, s.token_id,
-           s.digits, s.issued_at
+           s.digits, s.issued_at,
+           ARRAY(SELECT f.digits FROM billing.v_first_token f WHERE f.vend_id = s.vend_id ORDER BY f.place)
+             AS first_tokens,
+           (SELECT h.state FROM billing.v_held_token h WHERE h.vend_id = s.vend_id) AS held_state
       FROM billing.v_sale s JOIN meter_gateway.v_meter m ON m.meter_id = s.meter_id
 """
 
 
 def _row(**row: Any) -> SaleRow:
-    return SaleRow(**{**row, "steps": read_steps(row["steps"])})
+    return SaleRow(**{**row, "steps": read_steps(row["steps"]), "first_tokens": tuple(row["first_tokens"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from firmware_sim.town import TownCustomer, TownMeter
     from raseed.check import Step
 
+OWN_KEY = 2  # KT of a unique decoder key (DUTK)
 MUSCAT = ZoneInfo("Asia/Muscat")
 WORKDAYS = {6, 0, 1, 2, 3}  # Sunday to Thursday, as Python numbers them
 CLOSING = time(14, 30)
@@ -255,11 +256,14 @@ class CareSteps:
         async def both_done() -> bool:
             nonlocal rows
             rows = await town.query(
-                "SELECT c.kind, c.state FROM meter_gateway.meter_command c JOIN meter_gateway.meter m "
-                "ON m.id = c.meter_id WHERE m.drn = %s ORDER BY c.kind",
+                "SELECT c.kind, c.state, i.kt FROM meter_gateway.meter_command c JOIN meter_gateway.meter m "
+                "ON m.id = c.meter_id JOIN billing.sts_identity i ON i.meter_id = m.id "
+                "WHERE m.drn = %s ORDER BY c.kind",
                 spare.drn,
             )
-            return {"read_now", "token"} <= {row["kind"] for row in rows if row["state"] == "VERIFIED"}
+            # From the shelf it came with its stock key (KT 1); it has its own (KT 2) when the meter says so.
+            proven = [row for row in rows if row["state"] == "VERIFIED" and row["kt"] == OWN_KEY]
+            return len(proven) == len(rows) and {"read_now", "token"} <= {row["kind"] for row in rows}
 
-        await until(both_done, lambda: f"reading and test token are {rows}")
-        return spare.drn
+        await until(both_done, lambda: f"reading, test token and own key are {rows}")
+        return f"{spare.drn}, from its stock key to its own"

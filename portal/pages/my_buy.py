@@ -198,7 +198,7 @@ def _is_silent(sale: Sale, now: datetime) -> bool:
 
 def _is_moving(sale: Sale) -> bool:
     """Say whether looking again soon may show more."""
-    return not sale.progress.is_over and sale.progress.outcome not in {"refused", "rejected"}
+    return not sale.progress.is_over and sale.progress.outcome not in {"refused", "rejected", "key_refused"}
 
 
 @router.get("/my/payments/{payment_id}")
@@ -271,6 +271,7 @@ async def _receipt(conn: psycopg.AsyncConnection, viewer: Viewer, sale: Sale) ->
         payment_reference=str(row.payment_id),
         paid_at=row.paid_at,
         issued_at=row.issued_at,
+        first_tokens=tuple(row.first_tokens),
     )
 
 

@@ -70,6 +70,7 @@ STOPPED_WORDS: dict[Outcome, str] = {
     Outcome.REFUNDED: msg("The money was given back."),
     Outcome.REVERSED: msg("The sale was taken back."),
     Outcome.REJECTED: msg("The meter refused the token."),
+    Outcome.KEY_REFUSED: msg("The meter refuses its new key. The token is held back until it has it."),
 }
 
 

@@ -11,7 +11,8 @@ from billing.key_change import MAX_ROUNDS, ChangeState
 from billing.states import VendState
 from billing.vend import make_quote
 from meter_gateway.command import expire_commands
-from portal import change_keys, sell
+from portal import change_keys, sale_store, sell
+from portal.sale import Outcome
 from tests.billing.world import Clock, make_tariffs
 from tests.portal.key_world import (
     MISSING_KRN,
@@ -36,6 +37,12 @@ async def wired(pool):
     async with pool.connection() as conn:
         await make_tariffs(conn)
     return await make_wired(pool, VAULT)
+
+
+async def progress_of(pool, wired, quote):
+    async with pool.connection() as conn:
+        sale = await sale_store.get_sale(conn, vend_id=quote.vend_id, customer_id=wired.house.customer_id)
+    return sale.progress.outcome, len(sale.row.first_tokens)
 
 
 async def sell_to(pool, wired, clock, amount=5_000):
@@ -87,6 +94,7 @@ async def test_a_meter_on_its_stock_key_is_changed_before_its_first_credit(pool)
     assert await issue(pool, change, clock) is ChangeState.ISSUED
     quote = await sell_to(pool, wired, clock)
     assert await commands(pool) == ["key-change", "key-change"]
+    assert await progress_of(pool, wired, quote) == (Outcome.KEY_CHANGE, 2)
     assert await follow(pool, change, clock()) is ChangeState.ISSUED
     assert await run_wire(pool, wired, clock()) == ["FIRST_KCT", "ACCEPT"]
     assert wired.state.token.identity.kt == 2
@@ -95,6 +103,7 @@ async def test_a_meter_on_its_stock_key_is_changed_before_its_first_credit(pool)
     before = wired.state.credit
     assert await run_wire(pool, wired, clock()) == ["ACCEPT"]
     assert wired.state.credit == before + quote.units_tenths * 100
+    assert (await progress_of(pool, wired, quote))[0] is Outcome.APPLIED
     identity = await identity_of(pool, wired)
     assert (identity.kt, identity.pending) == (2, None)
     uses = await all_rows(pool, "SELECT purpose, used_by FROM billing.key_use ORDER BY id")
@@ -222,12 +231,13 @@ async def test_a_refused_key_stops_the_credit_and_further_sales_until_a_person_d
     clock = Clock()
     change = await plan_change(pool, wired, {"krn": 2})
     await issue(pool, change, clock)
-    await sell_to(pool, wired, clock)
+    quote = await sell_to(pool, wired, clock)
     wrong, wired.state = wired.state, await spoil(pool, wired)
     assert await run_wire(pool, wired, clock()) == ["CRC_ERROR", "CRC_ERROR"]
     assert await follow(pool, change, clock()) is ChangeState.REFUSED
     assert await all_rows(pool, "SELECT state, reason FROM billing.held_token") == [("STOPPED", "CRC_ERROR")]
     assert "vend" not in await commands(pool)
+    assert await progress_of(pool, wired, quote) == (Outcome.KEY_REFUSED, 2)
     with pytest.raises(InvalidVend) as refused:
         await buy(pool, wired.house, now=clock())
     assert refused.value.code == "meter_key_refused"
