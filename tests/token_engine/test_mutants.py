@@ -3,6 +3,8 @@
 Fast and without fixtures: `make mutate` runs this file first, for each of some thousand mutants.
 """
 
+import json
+
 import pytest
 
 from tests.token_engine.answers import answer, changed, plain_crc, plain_offset
@@ -58,6 +60,22 @@ def test_tables_must_be_bijective_and_say_so():
     ):
         refusal = f"InvalidKey: a cipher table must hold each of 0 to {size - 1} once"
         assert answer(lambda e, n=name, w=wrong: with_(e, **{n: w})) == refusal
+
+
+def test_tables_from_a_resource():
+    def text(**lists):
+        return json.dumps(
+            {"s1": list(range(16)), "s2": list(range(15, -1, -1)), "p": list(range(64))} | lists
+        )
+
+    made = answer(lambda e: e.cipher.StaTables.from_text(text()))
+    assert (made.s1, made.s2, made.p) == (tuple(range(16)), tuple(range(15, -1, -1)), tuple(range(64)))
+    refused = "InvalidKey: cipher tables are JSON with the lists s1, s2 and p"
+    for wrong in ("", "[]", "7", '{"s1": []}', text(p=None), text(s2=["x"]), text(s1=[[0]])):
+        assert answer(lambda e, w=wrong: e.cipher.StaTables.from_text(w)) == refused
+    assert answer(lambda e: e.cipher.StaTables.from_text(text(s1=[0]))) == (
+        "InvalidKey: a cipher table must hold each of 0 to 15 once"
+    )
 
 
 def test_tables_are_frozen_small_values_made_once():
