@@ -74,6 +74,12 @@ fuzz: $(VENV)/.ready-fuzz ## coverage-guided fuzzing of decode and of a meter's 
 mutate: setup-dev $(VENV)/.ready-mutate ## change the token engine's core place by place and see a test fail
 	$(BIN)/python -m tests.mutation.mutate
 
+MINUTES ?= 30
+METERS ?= 10000
+MODBUS ?= 500
+soak: setup-dev test-services ## meters by the thousand under random kills, nothing lost; writes docs/soak.md (MINUTES=30)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --meters $(METERS) --modbus $(MODBUS) --report docs/soak.md
+
 pictures: setup-dev test-services ## make docs/pictures from the running product
 	$(BIN)/python -m tests.pictures
 

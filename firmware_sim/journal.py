@@ -10,6 +10,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +24,22 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS made (
   place INTEGER PRIMARY KEY, drn TEXT NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL, records BLOB NOT NULL
 );
+CREATE INDEX IF NOT EXISTS made_name ON made (drn, boot, seq);
 CREATE TABLE IF NOT EXISTS answered (
   place INTEGER PRIMARY KEY, drn TEXT NOT NULL, at_ms INTEGER NOT NULL, counter INTEGER NOT NULL,
   credit INTEGER NOT NULL, load INTEGER NOT NULL, relay INTEGER NOT NULL
 );
+CREATE INDEX IF NOT EXISTS answered_drn ON answered (drn);
 """
 _RECORDS: Final = msgspec.json.Decoder(list[Record])
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A reading that a radio meter made, in the message at `place` of the journal."""
+
+    place: int
+    reading: Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +77,36 @@ class Journal:
         self._answers.clear()
 
 
-def count_made(file: Path) -> int:
-    """How many messages stand in the journal of a state file, which may be in use."""
+def last_place(file: Path) -> int:
+    """Place of the newest message in the journal of a state file, which may be in use; 0 for none."""
     with closing(_open(file)) as db:
-        return int(db.execute("SELECT count(*) FROM made").fetchone()[0])
+        return int(db.execute("SELECT coalesce(max(place), 0) FROM made").fetchone()[0])
 
 
-def each_meter(file: Path) -> Iterator[tuple[str, list[Reading]]]:
+def count_unreceipted(file: Path, until_place: int) -> int:
+    """How many of the messages up to a place still wait for their receipt."""
+    with closing(_open(file)) as db:
+        found = db.execute(
+            "SELECT count(*) FROM uplink JOIN made USING (drn, boot, seq) WHERE made.place <= ?",
+            (until_place,),
+        )
+        return int(found.fetchone()[0])
+
+
+def each_meter(file: Path) -> Iterator[tuple[str, list[Made]]]:
     """Every radio meter with all readings that it made, meter by meter, in one pass over the file."""
-    drn, found = "", list[Reading]()
     with closing(_open(file)) as db:
-        for name, records in db.execute("SELECT drn, records FROM made ORDER BY drn, place"):
-            if name != drn:
-                if drn:
-                    yield drn, found
-                drn, found = name, []
-            found += [one for one in _RECORDS.decode(records) if isinstance(one, Reading)]
-    if drn:
-        yield drn, found
+        rows = db.execute("SELECT drn, place, records FROM made ORDER BY drn, place")
+        for drn, group in groupby(rows, key=itemgetter(0)):
+            yield (
+                drn,
+                [
+                    Made(place, one)
+                    for _, place, records in group
+                    for one in _RECORDS.decode(records)
+                    if isinstance(one, Reading)
+                ],
+            )
 
 
 def list_answers(file: Path, drn: str) -> list[Answer]:

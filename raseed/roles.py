@@ -48,13 +48,15 @@ def run_worker(_options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def run_headend(_options: argparse.Namespace, settings: Settings) -> int:
+def run_headend(options: argparse.Namespace, settings: Settings) -> int:
     """Store what meters say and send commands until told to stop."""
     from meter_gateway import headend
 
     asyncio.run(
         headend.run(
-            database_url=settings.need("database_url"), mqtt_url=settings.need("mqtt_url"), name="headend-1"
+            database_url=settings.need("database_url"),
+            mqtt_url=settings.need("mqtt_url"),
+            name=options.name or settings.headend_name,
         )
     )
     return 0

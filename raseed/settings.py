@@ -37,6 +37,7 @@ class Settings:
     speed: float
     town_seed: int
     outage_debounce_s: float
+    headend_name: str
     log_level: str
 
     def need(self, name: str) -> str:
@@ -94,6 +95,7 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         speed=number("RASEED_SPEED", "1"),
         town_seed=int(number("RASEED_TOWN_SEED", "1")),
         outage_debounce_s=number("RASEED_OUTAGE_DEBOUNCE_S", "60"),
+        headend_name=source.get("RASEED_HEADEND_NAME", "") or "headend-1",
         log_level=source.get("RASEED_LOG_LEVEL", "INFO"),
     )
 

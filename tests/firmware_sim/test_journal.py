@@ -3,7 +3,7 @@
 import pytest
 
 from firmware_sim.fleet_store import FILE_NAME, FleetStore, UplinkRow
-from firmware_sim.journal import Answer, count_made, each_meter, list_answers
+from firmware_sim.journal import Answer, Made, count_unreceipted, each_meter, last_place, list_answers
 from meter_gateway import topics
 from tests.firmware_sim.buses import make_bus
 from tests.firmware_sim.parts import find
@@ -33,11 +33,14 @@ def test_what_was_made_stays_when_its_message_is_receipted(journalled):
         store.insert_uplink(E.drn, row(1, reading(E.drn, 1), topics.Event(E.drn, "raseed.relay", 5)))
         store.insert_uplink(W.drn, row(1, reading(W.drn, 7)))
         store.insert_uplink(E.drn, row(2, reading(E.drn, 2)))
+    assert [count_unreceipted(file, place) for place in (1, 2, 3)] == [1, 2, 3]
     store.delete_uplinks(E.drn, [(1, 1), (1, 2)])
-    assert count_made(file) == 3
+    assert last_place(file) == 3
+    assert count_unreceipted(file, 1) == 0
+    assert count_unreceipted(file, 3) == 1
     assert dict(each_meter(file)) == {
-        E.drn: [reading(E.drn, 1), reading(E.drn, 2)],
-        W.drn: [reading(W.drn, 7)],
+        E.drn: [Made(1, reading(E.drn, 1)), Made(3, reading(E.drn, 2))],
+        W.drn: [Made(2, reading(W.drn, 7))],
     }
 
 
@@ -46,7 +49,7 @@ def test_what_was_taken_back_was_not_made(journalled):
     with pytest.raises(RuntimeError), store.transaction():
         store.insert_uplink(E.drn, row(1, reading(E.drn, 1)))
         raise RuntimeError
-    assert count_made(file) == 0
+    assert last_place(file) == 0
 
 
 async def test_a_wired_meters_answers_are_its_registers_of_that_moment(journalled):

@@ -95,3 +95,27 @@ def test_outage_with_a_dead_simulator_says_so(capsys, monkeypatch):
     monkeypatch.setenv("RASEED_CONTROL_URL", "http://127.0.0.1:9")
     assert cli.main(["simulate", "outage", "TX-1"]) == 1
     assert "does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "name"),
+    [
+        ([], "", "headend-1"),
+        ([], "headend-7", "headend-7"),
+        (["--name", "headend-2"], "headend-7", "headend-2"),
+    ],
+)
+def test_each_of_several_headends_has_its_own_name(words, env, name, monkeypatch):
+    from meter_gateway import headend
+
+    called = {}
+
+    async def run(**arguments):
+        called.update(arguments)
+
+    monkeypatch.setattr(headend, "run", run)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1/none")
+    monkeypatch.setenv("MQTT_URL", "mqtt://127.0.0.1:1")
+    monkeypatch.setenv("RASEED_HEADEND_NAME", env)
+    assert main(["headend", *words]) == 0
+    assert called["name"] == name

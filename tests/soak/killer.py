@@ -1,0 +1,36 @@
+"""Who is killed when: every victim in each round, in an order by chance, and nobody while memory is measured."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+QUIET_MAX_S = 60.0  # a new process has warmed up within this
+QUIET_SHARE = 8  # of the run, where that is less
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    at_s: float
+    name: str
+
+
+def plan_kills(victims: Sequence[str], *, run_s: float, every_s: float, seed: int) -> list[Kill]:
+    """Kills of a run, about `every_s` apart; none in the quiet times before a third of the run and its end."""
+    dice = random.Random(f"soak:{seed}")
+    quiet_s = min(QUIET_MAX_S, run_s / QUIET_SHARE)
+    names = _names(victims, dice)
+    kills, at_s = [], 0.0
+    while True:
+        at_s += every_s * dice.uniform(0.5, 1.5)
+        if run_s / 3 - quiet_s < at_s <= run_s / 3 + 1.0:
+            at_s = run_s / 3 + 1.0 + dice.uniform(0.0, every_s)
+        if at_s > run_s - quiet_s:
+            return kills
+        kills.append(Kill(at_s, next(names)))
+
+
+def _names(victims: Sequence[str], dice: random.Random) -> Iterator[str]:
+    while True:
+        yield from dice.sample(list(victims), len(victims))
