@@ -134,6 +134,23 @@ async def list_open_payments(conn: psycopg.AsyncConnection, *, limit: int) -> li
     return await cursor.fetchall()
 
 
+async def list_expired_payments(
+    conn: psycopg.AsyncConnection, *, since: datetime, now: datetime, limit: int
+) -> list[Payment]:
+    """Payments begun since `since` that were given up, each time that their age has doubled since the last ask.
+
+    A page that was open when we gave up may still take the money, and its webhook may be lost.
+    """
+    cursor = conn.cursor(row_factory=kwargs_row(_payment))
+    await cursor.execute(
+        f"{_PAYMENT} WHERE state = 'EXPIRED' AND created_at >= %(since)s"
+        " AND %(now)s - coalesce(asked_at, created_at) >= (%(now)s - created_at) / 2"
+        " ORDER BY coalesce(asked_at, created_at) LIMIT %(limit)s",
+        {"since": since, "now": now, "limit": limit},
+    )
+    return await cursor.fetchall()
+
+
 async def insert_event(
     conn: psycopg.AsyncConnection, *, provider: str, event: StoredEvent, now: datetime
 ) -> bool:

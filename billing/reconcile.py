@@ -22,6 +22,9 @@ ASK_STEPS = (
 ASK_SELDOM = timedelta(minutes=15)
 # After the provider's own page has closed and it still says that nothing happened.
 PAYMENT_LIFETIME = timedelta(minutes=30)
+# A payment that was given up is still asked about, at one, two, four ... hours: money may have come by a page that
+# was open then.
+EXPIRED_ASKED_FOR = timedelta(hours=24)
 # From payment to token a minute is the target (field rule 4.6.8); after five a person is told.
 LATE_AFTER = timedelta(minutes=5)
 # One answer of the vault takes well under a second; more than this and its worker is gone or hangs.

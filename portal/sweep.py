@@ -109,6 +109,9 @@ class Sweep:
         now = self.now_fn()
         async with self.pool.connection() as conn:
             silent = reconcile.payments_to_ask(await payment_store.list_open_payments(conn, limit=BATCH), now)
+            silent += await payment_store.list_expired_payments(
+                conn, since=now - reconcile.EXPIRED_ASKED_FOR, now=now, limit=BATCH
+            )
             for payment in silent:
                 await payment_store.mark_payment_asked(conn, payment.id, now)
         gate = asyncio.Semaphore(ASK_AT_ONCE)

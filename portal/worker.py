@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from uuid import UUID
 
@@ -32,7 +33,7 @@ ASK_AGAIN_AFTER_S = (0.3, 1.0)
 SWEEP_EVERY_S = 1.0  # how long an SMS waits; everything else decides by its own times
 RETRY_S = 1.0  # after a fall: a database that restarts is back within seconds
 STEADY_S = 30.0  # what ran this long has recovered: its next fall is news again
-POOL_MAX = 8  # four jobs, the sweep, the watch, and two to spare
+POOL_MAX = 12  # four jobs, the sweep's parts, keys, the watch, and some to spare for answers of the provider
 POOL_TIMEOUT_S = 10.0
 # Waits between attempts double up to this, then begin anew: a database that comes back is found within seconds,
 # however long it was away (the pool's own limit is five minutes).
@@ -103,20 +104,31 @@ async def work(
         sweep = Sweep(pool, vault, provider, utc_now)
         tasks = [
             asyncio.create_task(keep_running("jobs", lambda: work_jobs(database_url, pool, vault))),
-            asyncio.create_task(keep_running("sweep", lambda: sweep_forever(sweep))),
+            # Each part by itself: an SMS does not wait behind a vault that is silent.
+            *(
+                asyncio.create_task(keep_running(name, partial(repeat, part)))
+                for name, part in (
+                    ("messages", sweep.send_messages),
+                    ("stuck sales", sweep.deliver_stuck),
+                    ("silent payments", sweep.ask_about_silent),
+                    ("late sales", sweep.open_late_tickets),
+                )
+            ),
             asyncio.create_task(
                 keep_running("outage watch", lambda: watch.run(pool, debounce_s=outage_debounce_s))
             ),
         ]
         if key_vault is not None:
             keys = KeySweep(pool, key_vault, utc_now)
-            tasks.append(asyncio.create_task(keep_running("keys", lambda: sweep_keys_forever(keys))))
+            tasks.append(asyncio.create_task(keep_running("keys", partial(repeat, keys.round))))
         try:
             await stop.wait()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            pending = set(tasks)
+            while pending:  # told again: wait_for of Python 3.11, in libraries too, may lose a cancellation
+                for task in pending:
+                    task.cancel()
+                _, pending = await asyncio.wait(pending, timeout=SHUTDOWN_S + 1)
             await pool.close(timeout=SHUTDOWN_S)
 
 
@@ -139,17 +151,10 @@ async def keep_running(name: str, part: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(RETRY_S)
 
 
-async def sweep_forever(sweep: Sweep) -> None:
+async def repeat(part: Callable[[], Awaitable[object]]) -> None:
     """One round after the other. Raises psycopg.Error when the database is away."""
     while True:
-        await sweep.round()
-        await asyncio.sleep(SWEEP_EVERY_S)
-
-
-async def sweep_keys_forever(keys: KeySweep) -> None:
-    """One round over keys after the other. Raises psycopg.Error when the database is away."""
-    while True:
-        await keys.round()
+        await part()
         await asyncio.sleep(SWEEP_EVERY_S)
 
 

@@ -85,6 +85,7 @@ CREATE TABLE payment (
   asked_at timestamptz               -- when the provider was last asked about a silent payment
 );
 CREATE INDEX payment_open ON payment (created_at) WHERE state IN ('CREATED', 'PENDING');
+CREATE INDEX payment_given_up ON payment (created_at) WHERE state = 'EXPIRED';
 
 -- What a provider said, word for word by its own event id: handled once.
 CREATE TABLE payment_event (

@@ -112,6 +112,21 @@ async def test_a_payment_that_nobody_made_is_given_up_only_when_the_bank_says_so
     assert await town.books() == []
 
 
+async def test_money_that_came_after_we_gave_up_is_found_though_no_webhook_comes(town, house):
+    quote, payment = await buy(town.pool, house)
+    town.clock.forward(minutes=31)
+    await town.sweep.ask_about_silent()
+    assert await town.state_of(payment) == "EXPIRED"
+    await town.press(payment, "pay")  # on a page that was opened just before
+    town.clock.forward(minutes=1)
+    assert await town.sweep.ask_about_silent() == 0, "seldom: each time that its age has doubled"
+    town.clock.forward(minutes=31)
+    assert await town.sweep.ask_about_silent() == 1
+    assert await town.state_of(payment) == "CONFIRMED"
+    assert await one(town.pool, "SELECT state FROM billing.vend WHERE id = %s", quote.vend_id) == "PAID"
+    assert await town.books() == []
+
+
 def _dead(_request):
     raise httpx.ConnectError("nobody there")
 

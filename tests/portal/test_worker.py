@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from billing import reconcile
-from portal import worker
+from portal import message_store, worker
 from tests.billing.world import make_house, make_tariffs, make_vault
 from tests.portal.sales import LossyVault, buy, event_of, one, settle
 from token_engine.software_vault import write_key_file
@@ -87,6 +87,46 @@ async def test_a_paid_vend_is_delivered_by_its_job_at_once(pool, database_url, h
     assert await one(pool, "SELECT count(*) FROM public.procrastinate_jobs WHERE status <> 'succeeded'") == 0
 
 
+class HangingVault:
+    """Takes every question and answers none."""
+
+    async def fetch_result(self, _request_id):
+        await asyncio.Event().wait()
+
+    issue_credit = fetch_result
+
+
+async def test_a_message_does_not_wait_behind_a_vault_that_hangs(pool, database_url, house):
+    for _ in range(4):  # five seconds each before their silence counts as unknown
+        await sell_one(pool, house)
+    async with pool.connection() as conn:
+        await conn.execute("UPDATE public.procrastinate_jobs SET status = 'doing'")
+        await conn.execute(
+            "UPDATE billing.vend SET state = 'REQUESTED', attempts = 1, requested_at = now() - interval '1 hour'"
+        )
+
+    async def asked():
+        return await one(pool, "SELECT count(*) FROM billing.vend WHERE attempts > 1") > 0
+
+    async def sent():
+        return await one(pool, "SELECT sent_at FROM portal.message") is not None
+
+    async with Running(database_url, HangingVault()):
+        await until(asked)
+        async with pool.connection() as conn:
+            await message_store.insert_message(
+                conn,
+                idempotency_key="code",
+                customer_id=None,
+                phone="+96891234567",
+                kind="one_time_code",
+                language="en",
+                body="123456",
+                now=datetime.now(UTC),
+            )
+        await until(sent, timeout_s=8)
+
+
 async def test_two_workers_share_the_work_without_doubles(pool, database_url, house):
     vault = LossyVault(make_vault(), ["silent", "lost"])
     async with Running(database_url, vault), Running(database_url, vault):
@@ -114,7 +154,7 @@ async def test_a_database_that_throws_it_out_gets_it_back(pool, database_url, ho
 
 _ROLE = """
 import asyncio, sys
-from portal import worker
+from portal import message_store, worker
 asyncio.run(worker.run(database_url=sys.argv[1], vault_file=sys.argv[2], secret_key="k" * 32,
     provider_url="http://127.0.0.1:9", provider_secret="s", public_url="http://us", outage_debounce_s=60.0))
 """
