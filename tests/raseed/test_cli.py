@@ -117,5 +117,5 @@ def test_each_of_several_headends_has_its_own_name(words, env, name, monkeypatch
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1/none")
     monkeypatch.setenv("MQTT_URL", "mqtt://127.0.0.1:1")
     monkeypatch.setenv("RASEED_HEADEND_NAME", env)
-    assert main(["headend", *words]) == 0
+    assert cli.main(["headend", *words]) == 0
     assert called["name"] == name
