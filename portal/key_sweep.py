@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 import psycopg
 
@@ -56,9 +57,12 @@ class KeySweep:
         async with self.pool.connection() as conn:
             changes = await key_change_store.list_changes_to_follow(conn, limit=BATCH)
         for change in changes:
-            async with self.pool.connection() as conn:
-                await change_keys.follow_change(conn, change.id, self.now_fn())
+            await self._one(f"key change {change.id}", self._follow(change.id))
         return len(changes)
+
+    async def _follow(self, change_id: UUID) -> None:
+        async with self.pool.connection() as conn:
+            await change_keys.follow_change(conn, change_id, self.now_fn())
 
     async def issue_requested(self) -> int:
         """Have approved engineering tokens made."""

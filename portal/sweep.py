@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import psycopg
 
@@ -17,6 +18,7 @@ from billing.provider_link import ProviderLink
 from portal import late_sale_store, message_store, sale_text, sell
 from portal.contact_centre.open_ticket import Caller, NewTicket, open_ticket
 from portal.contact_centre.ticket import Channel, TicketKind
+from portal.late_sale_store import LateSale
 from portal.sell import Pool
 from token_engine.vault import VendingKeyVault
 
@@ -38,6 +40,7 @@ class Sweep:
     provider: ProviderLink
     now_fn: Callable[[], datetime]
     provider_away: bool = field(default=False)
+    ticketless: set[UUID] = field(default_factory=set)
 
     async def round(self) -> None:
         """One round of everything. Raises psycopg.Error when the database is away."""
@@ -78,31 +81,41 @@ class Sweep:
                 conn, paid_before=now - reconcile.LATE_AFTER, since=now - SUSPENSE_WINDOW, limit=BATCH
             )
         for sale in late:
-            subject, story = sale_text.late_ticket(
-                sale.language,
-                drn=sale.drn,
-                amount_minor=sale.amount_minor,
-                receipt_number=sale.receipt_number,
-                paid_at=sale.paid_at,
-            )
-            async with self.pool.connection() as conn:
-                await open_ticket(
-                    conn,
-                    caller=Caller(sale.customer_id, sale.phone, sale.language),
-                    new=NewTicket(
-                        key=f"late-sale:{sale.vend_id}",
-                        kind=TicketKind.TOKEN_PROBLEM,
-                        channel=Channel.WEB,
-                        subject=subject,
-                        body=story,
-                        meter_id=sale.meter_id,
-                        vend_id=str(sale.vend_id),
-                    ),
-                    created_by=None,
-                    now=now,
-                    languages=sale_text.languages(),
-                )
+            try:
+                await self._open_late_ticket(sale, now)
+            except psycopg.OperationalError:
+                raise
+            except Exception:  # the others are owed their person all the same
+                if sale.vend_id not in self.ticketless:  # it is tried again each round, and told once
+                    self.ticketless.add(sale.vend_id)
+                    log.exception("vend %s got no ticket", sale.vend_id)
         return len(late)
+
+    async def _open_late_ticket(self, sale: LateSale, now: datetime) -> None:
+        subject, story = sale_text.late_ticket(
+            sale.language,
+            drn=sale.drn,
+            amount_minor=sale.amount_minor,
+            receipt_number=sale.receipt_number,
+            paid_at=sale.paid_at,
+        )
+        async with self.pool.connection() as conn:
+            await open_ticket(
+                conn,
+                caller=Caller(sale.customer_id, sale.phone, sale.language),
+                new=NewTicket(
+                    key=f"late-sale:{sale.vend_id}",
+                    kind=TicketKind.TOKEN_PROBLEM,
+                    channel=Channel.WEB,
+                    subject=subject,
+                    body=story,
+                    meter_id=sale.meter_id,
+                    vend_id=str(sale.vend_id),
+                ),
+                created_by=None,
+                now=now,
+                languages=sale_text.languages(),
+            )
 
     async def ask_about_silent(self) -> int:
         """Ask the provider about payments without an outcome; gives how many were asked about."""

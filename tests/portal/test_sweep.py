@@ -10,7 +10,7 @@ from billing.provider_link import ProviderLink
 from billing.sandbox_server import make_app
 from billing.sandbox_store import SandboxStore
 from billing.take_payment import redirect_url
-from portal import sell
+from portal import sell, sweep
 from portal.sweep import Sweep
 from tests.billing.world import NOW, Clock, make_house, make_tariffs, make_vault
 from tests.portal.sales import LossyVault, all_rows, buy, event_of, one, settle
@@ -228,3 +228,26 @@ async def test_a_refusal_and_money_in_suspense_get_a_person_at_once(town, house)
     assert await town.sweep.open_late_tickets() == 1
     assert [row[1] for row in await tickets(town.pool)] == [refused.vend_id, declined.vend_id]
     assert await town.sweep.open_late_tickets() == 0
+
+
+async def test_one_sale_that_gets_no_ticket_does_not_keep_the_next_from_its_own(
+    town, house, monkeypatch, caplog
+):
+    vends = []
+    for _ in range(2):
+        quote, payment = await buy(town.pool, house)
+        await settle(town.pool, event_of(payment))
+        vends.append(quote.vend_id)
+    town.clock.forward(minutes=6)
+    real = sweep.open_ticket
+
+    async def refusing(conn, *, new, **more):
+        if new.vend_id == str(vends[0]):
+            raise RuntimeError("a fault")
+        return await real(conn, new=new, **more)
+
+    monkeypatch.setattr(sweep, "open_ticket", refusing)
+    await town.sweep.open_late_tickets()
+    await town.sweep.open_late_tickets()
+    assert [row[1] for row in await tickets(town.pool)] == [vends[1]]
+    assert caplog.text.count("got no ticket") == 1
