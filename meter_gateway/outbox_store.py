@@ -80,12 +80,11 @@ class OutboxStore:
     def __init__(self, path: Path, *, first_boot: int = 1) -> None:
         """Open or make the file; `first_boot` numbers the first start of a file that is not there yet."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
         # One owner: a second gateway on the same file fails at once, and a killed one leaves no lock.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA busy_timeout = 2000")
         self._db.executescript(_SCHEMA)
         with self._transaction():
             known = self._meta("boot")

@@ -332,8 +332,17 @@ async def test_a_gateway_gets_its_devices_at_birth_and_when_they_change(conn, br
 async def test_after_the_broker_forgot_us_every_edge_is_asked_who_it_is(conn, broker, meter, headend):
     async with Edge(broker.url) as edge:
         await hello(conn, edge)
+        headend.kill()
+        earlier = edge.link._generation
         broker.kill()
         broker.start()
+
+        async def is_there_before_the_headend():
+            return edge.link._generation > earlier
+
+        await until(is_there_before_the_headend, seconds=30)
+        await asyncio.sleep(0.2)  # its subscription follows its connection
+        headend.start()
 
         async def asked():
             return any(isinstance(message, Rebirth) for message in edge.heard)
