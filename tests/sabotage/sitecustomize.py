@@ -44,9 +44,10 @@ def tid_repeated(module):
 
     async def allocate_tid(conn, meter_id, now):
         identity = await module.lock_identity(conn, meter_id)
-        base_date = module.BASE_DATES[identity.base_date]
+        key = identity.issuing
         hour = now.replace(minute=30, second=0, microsecond=0)
-        return module.AllocatedTid(identity.base_date, base_date.tid_at(hour))
+        tid = module.BASE_DATES[key.base_date].tid_at(hour)
+        return module.AllocatedTid(key.base_date, tid, key, identity.key_change_id)
 
     module.allocate_tid = allocate_tid
 
