@@ -154,10 +154,9 @@ class EmbeddedPostgres:
     async def prepare(self) -> None:
         """Before each start: make what is missing, write the settings, clear away a killed server's rest."""
         await self.create()
-        # First of all: backends of a killed server still remove files while ours would be listed.
-        await self._end_orphans()
         self._give_to_server_user()
         self._write_conf(self.data_dir)
+        await self._end_orphans()
         # Else the stranger's answer would be taken for our own server's.
         if processes.is_port_taken(HOST, self.port):
             raise PostgresUnavailable(f"port {self.port} is in use: choose another for PostgreSQL")
@@ -243,8 +242,10 @@ class EmbeddedPostgres:
             return
         uid = _uid_of(self._user_prefix())
         for path in (self.folder, *self.folder.rglob("*")):
-            if path.lstat().st_uid != uid:
-                os.chown(path, uid, -1, follow_symlinks=False)
+            # A backend of a killed server still removes its temporary files while they are listed here.
+            with contextlib.suppress(FileNotFoundError):
+                if path.lstat().st_uid != uid:
+                    os.chown(path, uid, -1, follow_symlinks=False)
 
 
 _INITDB_OPTIONS = (
