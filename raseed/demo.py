@@ -120,7 +120,8 @@ class Demo:
     @property
     def url(self) -> str:
         """Address of the web pages."""
-        return f"http://{HOST}:{self.ports['portal']}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.ports['portal']}"
 
     @property
     def control_url(self) -> str:
@@ -207,6 +208,7 @@ class Demo:
         """What stands outside the platform: meters, gateway, payment provider."""
         provider = {
             **env,
+            "RASEED_HOST": HOST,
             "RASEED_PORT": str(self.ports["provider"]),
             "RASEED_STATE_DIR": str(self.folder.state_of("provider")),
         }
