@@ -186,5 +186,10 @@ class Dispatch:
         async with self._pool.connection() as conn:
             await reading_store.ensure_partitions(conn, now - timedelta(days=31), now + timedelta(days=62))
         async with self._pool.connection() as conn:
-            await edge_store.delete_old_messages(conn, now - timedelta(days=LEDGER_DAYS), limit=LEDGER_SLICE)
-        self._kept_house_at = now
+            gone = await edge_store.delete_old_messages(
+                conn, now - timedelta(days=LEDGER_DAYS), limit=LEDGER_SLICE
+            )
+        if (
+            gone < LEDGER_SLICE
+        ):  # else the next sweep takes the next slice: one a day would fall behind for ever
+            self._kept_house_at = now

@@ -95,6 +95,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     psycopg.DataError: BAD_INPUT,
     psycopg.IntegrityError: NOT_POSSIBLE,
     psycopg.OperationalError: DATABASE_AWAY,
+    psycopg.InterfaceError: DATABASE_AWAY,  # a connection that was cut between two words of ours
 }
 _BY_STATUS = {
     400: BAD_INPUT,

@@ -26,6 +26,7 @@ LANGUAGES = load_languages()
         (psycopg.DataError("x"), 422),
         (psycopg.errors.NumericValueOutOfRange("x"), 422),
         (psycopg.OperationalError("x"), 503),
+        (psycopg.InterfaceError("the connection is closed"), 503),
         (RuntimeError("x"), 500),
     ],
 )
