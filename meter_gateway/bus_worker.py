@@ -13,7 +13,7 @@ from typing import Final
 
 from meter_gateway import topics, watch
 from meter_gateway.deliver import Delivery
-from meter_gateway.modbus_link import BusLink, MeterWire, ModbusError, Stranger
+from meter_gateway.modbus_link import BusDown, BusLink, MeterWire, ModbusError, Stranger
 from meter_gateway.outbox_store import JournalEntry, OutboxStore
 from meter_gateway.profile import InvalidProfile, Value, load_profile
 from meter_gateway.session import Action, Answered, Ask, Due, Failed, NextAt, Session, TellDown, TellUp
@@ -218,21 +218,21 @@ class BusWorker:
             memory, records = watch.observe_stranger(meter.memory, meter.drn, error.serial, self._now_ms())
             self._tell(meter, memory, *records)
         actions = meter.session.receive(Failed(random.uniform(0.8, 1.2)), time.monotonic())
-        self._do(meter, actions)
+        # A bus that is away says nothing about the supply of its meters: outage logic must be able to tell.
+        self._do(meter, actions, cause="bus" if isinstance(error, BusDown) else "silence")
 
-    def _do(self, meter: PolledMeter, actions: Iterable[Action]) -> None:
+    def _do(self, meter: PolledMeter, actions: Iterable[Action], cause: str = "") -> None:
         for action in actions:
             if isinstance(action, NextAt):
                 meter.next_at = action.at
             elif isinstance(action, TellDown):
                 log.warning("meter %s does not answer", meter.drn)
-                self._tell(meter, replace(meter.memory, is_down=True), self._event(meter, topics.LINK_DOWN))
+                event = Event(meter.drn, topics.LINK_DOWN, self._now_ms(), {"cause": cause})
+                self._tell(meter, replace(meter.memory, is_down=True), event)
             elif isinstance(action, TellUp):
                 log.info("meter %s answers again", meter.drn)
-                self._tell(meter, replace(meter.memory, is_down=False), self._event(meter, topics.LINK_UP))
-
-    def _event(self, meter: PolledMeter, code: str) -> Event:
-        return Event(meter.drn, code, self._now_ms())
+                event = Event(meter.drn, topics.LINK_UP, self._now_ms())
+                self._tell(meter, replace(meter.memory, is_down=False), event)
 
     def _tell(self, meter: PolledMeter, memory: Memory, *records: topics.Record) -> None:
         meter.memory = memory

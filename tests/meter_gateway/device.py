@@ -85,6 +85,7 @@ class Bus:
         self.frames: list[tuple[float, int, int, int]] = []  # (time, unit, function, address)
         self._server: asyncio.Server | None = None
         self._answers: set[asyncio.Task] = set()
+        self.clients: set[asyncio.Task] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -97,6 +98,7 @@ class Bus:
             task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.clients.add(asyncio.current_task())
         try:
             while True:
                 if self.framer == "tcp":

@@ -293,7 +293,21 @@ async def test_a_silent_meter_is_told_once_and_its_return_too(site, broker):
 
         await until(up)
         assert {one.meter for one in platform.events("raseed.link_down")} == {DRN}
+        assert platform.events("raseed.link_down")[0].detail == {"cause": "silence"}
         assert len(platform.events("raseed.link_down")) == len(platform.events("raseed.link_up")) == 1
+
+
+async def test_a_bus_that_is_away_is_told_as_such(site, broker):
+    async with Platform(broker.url) as platform:
+        await configured(site, platform)
+        site.bus._server.close()
+        for task in site.bus.clients:
+            task.cancel()
+
+        async def down():
+            return [one.detail for one in platform.events("raseed.link_down")] == [{"cause": "bus"}]
+
+        await until(down)
 
 
 async def test_another_meter_at_the_unit_is_told_and_not_believed(site, broker):
