@@ -169,7 +169,7 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port(taken: set[int]) -> int:
-    """A free port below the range from which the kernel serves outgoing connections, so that none takes it meanwhile."""
+    """A free port below the range of outgoing connections, so that none of them takes it meanwhile."""
     for _try in range(MAX_PORT_TRIES):
         port = secrets.randbelow(PORT_RANGE.stop - PORT_RANGE.start) + PORT_RANGE.start
         if port not in taken and _is_free(port):
