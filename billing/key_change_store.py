@@ -278,6 +278,26 @@ async def has_read_new_key(conn: psycopg.AsyncConnection, change: KeyChange) -> 
     return bool(row and row[0])
 
 
+async def has_unused_credit(conn: psycopg.AsyncConnection, meter_id: int, since: datetime) -> bool:
+    """Whether a meter with a link has credit sold under its present key that it has not reported back.
+
+    After a change of key that token could not be read any more, and its units would be lost.
+    """
+    cursor = await conn.execute(
+        "SELECT EXISTS (SELECT FROM billing.token t JOIN meter_gateway.v_meter m ON m.meter_id = t.meter_id"
+        "  LEFT JOIN billing.vend v ON v.id = t.vend_id"
+        " WHERE t.meter_id = %(meter)s AND t.purpose = 'credit' AND t.issued_at >= %(since)s AND m.link <> 'keypad'"
+        "   AND coalesce(v.state, 'VENDED') = 'VENDED'"
+        "   AND NOT EXISTS (SELECT FROM meter_gateway.v_meter_event e WHERE e.meter_id = t.meter_id"
+        "     AND e.code = 'raseed.token' AND e.detail ->> 'tid' = t.tid::text AND e.recorded_at >= t.issued_at)"
+        "   AND NOT EXISTS (SELECT FROM meter_gateway.v_meter_command c WHERE c.meter_id = t.meter_id"
+        "     AND c.result ->> 'tid' = t.tid::text AND c.created_at >= t.issued_at))",
+        {"meter": meter_id, "since": since},
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 async def get_issued_at(conn: psycopg.AsyncConnection, change_id: UUID) -> datetime | None:
     """When a change's tokens were made."""
     cursor = await conn.execute(

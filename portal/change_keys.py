@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 VAULT_TIMEOUT_S = 5.0  # as in a sale: an answer that takes longer is unknown and asked for again
 # Refusals that pass by themselves: the keypad's lock-out, a bus that was disturbed.
 PASSING = frozenset({"LOCKED_OUT", "MODBUS_EXCEPTION"})
-# A meter that was just asked is left in peace before the set is sent again.
-ROUND_PAUSE = timedelta(minutes=1)
+# Credit that a customer keeps in a drawer is waited for this long: after a change of key it could not be read.
+UNUSED_CREDIT_WAIT = timedelta(days=45)
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 Conn = psycopg.AsyncConnection[Any]
@@ -86,14 +86,13 @@ async def issue_change(
 ) -> ChangeState:
     """Have a planned change's tokens made, and make its key the pending one; gives the state it is left in.
 
-    It waits (stays PLANNED) while a sale of the meter is open or the vault is silent.
+    It waits (stays PLANNED) while a sale of the meter is open, while sold credit has not reached the meter, and
+    while the vault is silent.
     """
     async with pool.connection() as conn:
         change = await key_change_store.get_change(conn, change_id)
         await key_change_store.mark_looked(conn, change_id, now_fn())
-        if change.state is not ChangeState.PLANNED or await identity_store.has_open_issue(
-            conn, change.meter_id
-        ):
+        if change.state is not ChangeState.PLANNED or await _must_wait(conn, change, now_fn()):
             return change.state
         identity = await identity_store.get_identity(conn, change.meter_id)
     try:
@@ -113,6 +112,12 @@ async def issue_change(
             return await _fail(conn, change, getattr(error, "reason", "identity_invalid"), now_fn())
     async with pool.connection() as conn:
         return await _register(conn, change, request, issued, now_fn())
+
+
+async def _must_wait(conn: Conn, change: KeyChange, now: datetime) -> bool:
+    return await identity_store.has_open_issue(
+        conn, change.meter_id
+    ) or await key_change_store.has_unused_credit(conn, change.meter_id, now - UNUSED_CREDIT_WAIT)
 
 
 async def _ask(vault: EngineeringVault, request: KeyChangeRequest) -> IssuedKeyChange:
@@ -140,7 +145,7 @@ async def _register(
         return change.state
     if identity.pending is not None or identity.current != change.old:
         return await _fail(conn, change, "identity_moved", now)
-    if await identity_store.has_open_issue(conn, change.meter_id):
+    if await _must_wait(conn, change, now):
         return change.state
     for place, digits in enumerate(issued.digits, 1):
         await token_store.insert_service_token(

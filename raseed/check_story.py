@@ -15,6 +15,7 @@ import psycopg
 from billing.take_payment import webhook_body, webhook_headers
 from portal.sale import Stage
 from raseed.check_care import CareSteps
+from raseed.check_keys import recode
 from raseed.check_town import CheckFailed, CheckTown, Purchase, until
 from raseed.demo_folder import keep_secrets
 
@@ -69,6 +70,10 @@ class Story:
             ("a silent provider is asked, and the payment counts", self._silent),
             ("a worker killed between payment and delivery: one token, applied once", self._killed_worker),
             *self._care.steps(),
+            (
+                "a recode: meters on every wire change their key, and a sale in the middle is taken under the new one",
+                lambda: recode(self.town),
+            ),
             ("every command ran once, by the meters' own journals", self._commands_once),
             ("each token was taken once, by the meters' own TID stores", self._tokens_once),
             ("the books balance, and the database refuses an entry that does not", self._books),

@@ -315,6 +315,26 @@ async def test_no_change_begins_under_an_open_sale(pool, wired):
     assert await issue(pool, change, clock) is ChangeState.ISSUED
 
 
+async def test_no_change_begins_while_sold_credit_lies_in_a_drawer(pool, wired):
+    clock = Clock()
+    change = await plan_change(pool, wired, {"krn": 2})
+    await sell_to(pool, wired, clock)
+    clock.forward(hours=25)
+    async with pool.connection() as conn:
+        await expire_commands(conn, clock())
+    assert await issue(pool, change, clock) is ChangeState.PLANNED
+    assert await type_in(pool, wired, await credit_digits(pool), clock()) == "ACCEPT"
+    assert await issue(pool, change, clock) is ChangeState.ISSUED
+
+
+async def test_credit_that_nobody_enters_does_not_hold_up_a_recode_for_ever(pool, wired):
+    clock = Clock()
+    change = await plan_change(pool, wired, {"krn": 2})
+    await sell_to(pool, wired, clock)
+    clock.forward(days=46)
+    assert await issue(pool, change, clock) is ChangeState.ISSUED
+
+
 async def test_a_missing_vending_key_changes_nothing(pool, wired):
     change = await plan_change(pool, wired, {"krn": MISSING_KRN})
     assert await issue(pool, change, Clock()) is ChangeState.FAILED
