@@ -52,6 +52,8 @@ async def test_five_thousand_queued_while_ingest_is_off_all_arrive_though_the_br
             return await count(conn) > 0
 
         await until(has_begun, seconds=30)
+        await asyncio.sleep(1.5)
+        assert await count(conn) < total, "the broker acknowledged them all and kept a thousand"
 
         async def all_arrived():
             missing = [seq for seq in range(total) if (1, seq) not in edge.receipted]
@@ -82,9 +84,10 @@ async def test_two_edges_under_one_client_id_take_turns_and_lose_nothing(conn, b
                 return heard >= said
 
             await until(all_arrived, seconds=40)
+            await asyncio.sleep(2.0)
             took_s = time.monotonic() - began
             sessions = first.link.session + second.link.session
-    assert sessions > 3, "the broker gave the name to one at a time"
+    assert sessions >= 4, "the broker gave the name to one at a time"
     assert sessions <= 4 + 2 * took_s / (mqtt_link.RECONNECT_MIN_S * 0.8), "and they did not storm it"
     assert await count(conn) == 40
 
