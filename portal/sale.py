@@ -315,7 +315,8 @@ def _word(detail: dict[str, Any]) -> str | None:
 
 
 def _outcome(row: SaleRow, result: str | None, applied: datetime | None, power: datetime | None) -> Outcome:
-    unpaid = {"DECLINED": Outcome.DECLINED, "EXPIRED": Outcome.EXPIRED}
+    # Confirmed and not PAID: no token time was left for it, the money is held and a person looks at it.
+    unpaid = {"DECLINED": Outcome.DECLINED, "EXPIRED": Outcome.EXPIRED, "CONFIRMED": Outcome.REFUSED}
     by_vend = {
         "PAID": Outcome.ISSUING,
         "REQUESTED": Outcome.ISSUING,

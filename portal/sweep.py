@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # One round looks at this many of each; with a round a second nothing waits long behind them.
 BATCH = 50
+# Of those that wait, most are not due: so many are looked through for a batch that is (a few hundred bytes each).
+LOOK_THROUGH = 2_000
 # Suspense that is older had its ticket long ago, or was brought in from elsewhere.
 SUSPENSE_WINDOW = timedelta(days=30)
 ASK_AT_ONCE = 8  # a provider that is in trouble is not helped by a crowd
@@ -60,8 +62,8 @@ class Sweep:
     async def deliver_stuck(self) -> int:
         """Bring the tokens of paid vends that no worker is at."""
         async with self.pool.connection() as conn:
-            unfinished = await vend_store.list_unfinished(conn, limit=BATCH)
-        stuck = reconcile.stuck_vends(unfinished, self.now_fn())
+            unfinished = await vend_store.list_unfinished(conn, limit=LOOK_THROUGH)
+        stuck = reconcile.stuck_vends(unfinished, self.now_fn())[:BATCH]
         for vend in stuck:
             try:
                 await sell.deliver_token(self.pool, self.vault, vend.id, self.now_fn)
@@ -121,7 +123,8 @@ class Sweep:
         """Ask the provider about payments without an outcome; gives how many were asked about."""
         now = self.now_fn()
         async with self.pool.connection() as conn:
-            silent = reconcile.payments_to_ask(await payment_store.list_open_payments(conn, limit=BATCH), now)
+            waiting = await payment_store.list_open_payments(conn, limit=LOOK_THROUGH)
+            silent = reconcile.payments_to_ask(waiting, now)[:BATCH]
             silent += await payment_store.list_expired_payments(
                 conn, since=now - reconcile.EXPIRED_ASKED_FOR, now=now, limit=BATCH
             )

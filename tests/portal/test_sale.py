@@ -165,6 +165,7 @@ def test_power_is_a_closed_relay_with_the_credit_in(facts, relays, now, power):
         ("QUOTED", "PENDING", Outcome.PAYING, False),
         ("QUOTED", "DECLINED", Outcome.DECLINED, True),
         ("QUOTED", "EXPIRED", Outcome.EXPIRED, True),
+        ("QUOTED", "CONFIRMED", Outcome.REFUSED, False),
         ("PAID", "CONFIRMED", Outcome.ISSUING, False),
         ("REQUESTED", "CONFIRMED", Outcome.ISSUING, False),
         ("UNKNOWN", "CONFIRMED", Outcome.UNKNOWN, False),

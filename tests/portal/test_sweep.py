@@ -83,6 +83,22 @@ async def test_a_silent_payment_is_asked_about_and_settled(town, house):
     assert await town.books() == []
 
 
+async def test_a_fresh_silent_payment_does_not_wait_behind_those_that_are_not_due(town, house, monkeypatch):
+    monkeypatch.setattr("portal.sweep.BATCH", 1)
+    _quote, left_alone = await buy(town.pool, house)
+    town.clock.forward(seconds=600)
+    assert (
+        await town.sweep.ask_about_silent() == 1
+    )  # asked about just now: not due for a while, and the oldest
+    town.clock.forward(seconds=1)
+    _quote, fresh = await buy(town.pool, house)
+    town.clock.forward(seconds=6)
+    await town.press(fresh, "pay_silent", silent_s=0)
+    assert await town.sweep.ask_about_silent() == 1
+    assert await town.state_of(fresh) == "CONFIRMED"
+    assert await town.state_of(left_alone) == "PENDING"
+
+
 async def test_a_poll_and_a_webhook_that_race_settle_once(town, house):
     _quote, payment = await buy(town.pool, house)
     await town.press(payment, "pay")
