@@ -209,6 +209,16 @@ async def test_credit_that_was_typed_proves_the_key_too(pool, wired):
     assert wired.state.credit == credit
 
 
+async def test_credit_typed_too_early_proves_nothing(pool, wired):
+    clock = Clock()
+    change = await plan_change(pool, wired, {"krn": 2})
+    await issue(pool, change, clock)
+    await sell_to(pool, wired, clock)
+    assert await type_in(pool, wired, await credit_digits(pool), clock()) == "CRC_ERROR"
+    assert await follow(pool, change, clock()) is ChangeState.ISSUED
+    assert (await identity_of(pool, wired)).pending is not None
+
+
 async def test_each_vend_carries_the_same_tokens_until_the_proof(pool, wired):
     clock = Clock()
     change = await plan_change(pool, wired, {"krn": 2})
