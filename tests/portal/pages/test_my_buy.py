@@ -198,7 +198,9 @@ async def test_a_running_sale_is_shown_and_a_second_needs_a_word(database_url, p
         assert "still under way" in (await visitor.get(second)).text
         refused = await go_to_pay(visitor, second)
         assert refused.status_code == 422
-        assert f'href="{second}?lang=ar"' in refused.text, "the switch leads to a page, not to the form's target"
+        assert f'href="{second}?lang=ar"' in refused.text, (
+            "the switch leads to a page, not to the form's target"
+        )
         assert await one(pool, "SELECT count(*) FROM billing.payment") == 1
         link_of(await go_to_pay(visitor, second, again="yes"))
         assert await one(pool, "SELECT count(*) FROM billing.payment") == 2
