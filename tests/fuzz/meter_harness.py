@@ -20,13 +20,26 @@ from token_engine.identifiers import (
     key_expired,
 )
 from token_engine.key_material import DecoderKey
-from token_engine.token_effect import CreditAdded, KeyChanged
+from token_engine.token_effect import CreditAdded, KeyChanged, TestRequested
 from token_engine.token_result import TokenResult
 
 START = datetime(2026, 11, 22, 11, 0, tzinfo=UTC)
 MAX_STEPS = 60  # a meter sees a few tokens a month; more steps only make slow inputs
 ALGORITHMS = (EncryptionAlgorithm.STA, EncryptionAlgorithm.MISTY1)
 WRONG = {TokenResult.CRC_ERROR, TokenResult.MFR_CODE_ERROR}
+PROVEN = {  # answers that only a token under the meter's own key gets: they end a row of wrong entries
+    TokenResult.OLD_ERROR,
+    TokenResult.USED_ERROR,
+    TokenResult.KEY_EXPIRED_ERROR,
+    TokenResult.DDTK_ERROR,
+    TokenResult.OVERFLOW_ERROR,
+    TokenResult.RANGE_ERROR,
+    TokenResult.KEY_TYPE_ERROR,
+    TokenResult.FIRST_KCT,
+    TokenResult.SECOND_KCT,
+    TokenResult.THIRD_KCT,
+    TokenResult.FOURTH_KCT,
+}
 MOVES = {
     KeyType.DITK: set(KeyType),
     KeyType.DDTK: {KeyType.DDTK, KeyType.DUTK},
@@ -53,9 +66,7 @@ def check_meter(reader: ByteReader) -> set[str]:
     for _ in range(MAX_STEPS):
         if reader.done:
             break
-        reader.pick(
-            (type_crafted, type_crafted, type_crafted, type_anything, again, wait, restart, change_key)
-        )(bench, reader)
+        reader.pick(STEPS)(bench, reader)
     return bench.seen
 
 
@@ -90,6 +101,8 @@ def type_crafted(bench: Bench, reader: ByteReader) -> None:
     token_class = control & 3
     if control & 4:  # few bits of TID, so that they meet each other
         payload &= ~(0xFFFFF8 << 16)
+    if control & 8:  # the index of flags has all its six bits set, which chance seldom does
+        payload |= 0xFC00
     block = data_block(token_class, payload) ^ (control >> 7)
     if token_class in {0, 2}:
         block = encrypt_block(bench.state.decoder_key, bench.state.identity.ea, block)
@@ -147,6 +160,25 @@ def change_key(bench: Bench, reader: ByteReader) -> None:
     bench.seen.add(f"set of {len(tokens)} {old.ea.name} {old.kt.name} to {new.kt.name} accepted={accepted}")
 
 
+def live(bench: Bench, reader: ByteReader) -> None:
+    """The house uses credit, or a register was set at the works: anything up to the limit."""
+    bench.credit = reader.number(3) % (bench.state.capabilities.credit_limit + 1)
+
+
+STEPS = (
+    type_crafted,
+    type_crafted,
+    type_crafted,
+    type_crafted,
+    type_anything,
+    again,
+    wait,
+    restart,
+    change_key,
+    live,
+)
+
+
 def type_in(bench: Bench, digits: str) -> None:
     before, now = bench.state, bench.now
     after, outcome = enter(before, digits, now, bench.credit)
@@ -156,6 +188,9 @@ def type_in(bench: Bench, digits: str) -> None:
     check_entry(bench, before, after, outcome)
     check_state(after)
     bench.state, bench.last = after, digits
+    if outcome.result is TokenResult.OVERFLOW_ERROR:
+        alone = enter(before, digits, now, 0)[1].result
+        bench.seen.add(f"overflow; into an empty register: {alone}")
     effect = type(outcome.effect).__name__
     bench.seen.add(
         f"{before.identity.kt.name} {outcome.result} {effect} pending={len(after.pending.sections)}"
@@ -179,6 +214,8 @@ def check_entry(bench: Bench, before: MeterTokenState, after: MeterTokenState, o
     assert after.capabilities == before.capabilities
     if result in WRONG:
         assert after.wrong_entries == before.wrong_entries + 1
+    elif result in PROVEN or (result is TokenResult.ACCEPT and not isinstance(outcome.effect, TestRequested)):
+        assert (after.wrong_entries, after.locked_until) == (0, None)
     else:
         assert after.wrong_entries in {0, before.wrong_entries, before.wrong_entries + 1}
     if result is TokenResult.ACCEPT and outcome.tid is not None:
@@ -224,5 +261,5 @@ def check_state(state: MeterTokenState) -> None:
     if state.locked_until is not None:
         assert state.wrong_entries > caps.free_wrong_entries
     stored = state.to_dict()
-    assert MeterTokenState.from_dict(json.loads(json.dumps(stored))) == state
+    assert MeterTokenState.from_dict(stored) == state
     assert stored["decoder_key"] not in repr(state).lower()
