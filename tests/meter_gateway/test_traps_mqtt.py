@@ -13,7 +13,9 @@ import pytest
 
 from firmware_sim.mqtt_connection import Endpoint, MqttConnection
 from meter_gateway import mqtt_link
-from meter_gateway.topics import Reading
+from meter_gateway.mqtt_link import Incoming, MqttLink
+from meter_gateway.stop_signal import end_tasks
+from meter_gateway.topics import SHARED_UPLINKS, Reading
 from tests.meter_gateway.places import make_mqtt_meter
 from tests.meter_gateway.roles import Role, until
 from tests.meter_gateway.test_headend import DRN, Edge, count, hello, now_ms
@@ -138,3 +140,41 @@ async def test_a_meter_speaks_on_a_descriptor_that_select_cannot_take(broker):
         for number in held:
             os.close(number)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_two_ingests_share_the_load_and_each_message_goes_to_one(broker):
+    total = 400
+    links = [
+        MqttLink(broker.url, client_id=f"raseed-headend-{n}", subscriptions=[SHARED_UPLINKS]) for n in (1, 2)
+    ]
+    edge = MqttLink(broker.url, client_id="edge", subscriptions=[])
+    shares = [[], []]
+
+    async def listen(link, share):
+        while True:
+            event = await link.next_event()
+            if isinstance(event, Incoming):
+                share.append(event.payload)
+                link.ack(event)
+
+    for link in (*links, edge):
+        await link.start()
+    tasks = [asyncio.create_task(listen(*pair)) for pair in zip(links, shares, strict=True)]
+
+    async def all_connected():
+        return all(link.connected for link in (*links, edge))
+
+    await until(all_connected)
+    await asyncio.sleep(0.3)  # for the subscriptions
+    for number in range(total):
+        assert edge.publish(f"rsd/1/up/{DRN}/data", b"%d" % number)
+
+    async def all_heard():
+        return sum(map(len, shares)) >= total
+
+    await until(all_heard)
+    await end_tasks(tasks)
+    for link in (*links, edge):
+        await link.stop()
+    assert sorted(int(payload) for share in shares for payload in share) == list(range(total))
+    assert all(0.35 * total <= len(share) <= 0.65 * total for share in shares)

@@ -141,3 +141,26 @@ async def test_words_in_the_wrong_order_become_no_believed_value(line):
     known = validation.KnownCounter(now, right["counter"])
     assert validation.counter_is_suspect(known, now, wrong["counter"], "electricity")
     link.close()
+
+
+async def test_the_line_is_silent_for_three_and_a_half_characters_before_each_request(line):
+    """Times are taken where the bytes pass: the last one of an answer, the first one of the next request."""
+    link, (device, other) = line.link(), line.devices
+    ended, begun = [], []
+    send, feed = line.server._send, line.server._frames.feed
+
+    async def sent(data):
+        await send(data)
+        ended.append(asyncio.get_running_loop().time())
+
+    def fed(data):
+        begun.append(asyncio.get_running_loop().time())
+        return feed(data)
+
+    line.server._send, line.server._frames.feed = sent, fed
+    for place in range(6):
+        await link.read((device, other)[place % 2].meter.unit, CREDIT)
+    gaps = [start - end for end, start in zip(ended, begun[1:], strict=False)]
+    assert len(gaps) == 5
+    assert min(gaps) >= 3.5 * 11 / 9600
+    link.close()

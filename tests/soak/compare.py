@@ -16,6 +16,7 @@ from meter_gateway.watch import REPORT_MS
 
 # From an answer on the bus to the time that the gateway writes on it: other requests of the same poll.
 POLL_TAKES_MS = 5_000
+RESTART_MS = 5_000
 EXAMPLES = 10
 Key = tuple[str, int]  # channel, epoch ms
 
@@ -120,18 +121,28 @@ def check_wired(found: Found, drn: str, stored: dict[Key, int], answers: list[An
             found.nobodys += 1
             found.say(f"{drn} {channel} = {value} at {at} was never on the wire")
     told = sorted(at for channel, at in stored if channel == "counter")
-    late_ms = POLL_TAKES_MS + 2 * wired.poll_ms
     for at in times:
-        if at > wired.end_ms - late_ms or any(0 <= death - at <= late_ms for death in wired.deaths_ms):
+        deadline = _deadline(at, wired)
+        if deadline > wired.end_ms:
             continue
         found.answers += 1
         place = bisect_left(told, at - REPORT_MS - POLL_TAKES_MS)
-        if place == len(told) or told[place] > at + late_ms:
+        if place == len(told) or told[place] > deadline:
             found.uncovered += 1
             found.say(f"{drn}: nothing is stored of what it answered at {at}")
     if not times:
         found.uncovered += 1
         found.say(f"{drn} was never asked")
+
+
+def _deadline(at: int, wired: Wired) -> int:
+    """By when an answer must be told: a gateway that dies before it wrote asks again after its start."""
+    late_ms = POLL_TAKES_MS + 2 * wired.poll_ms
+    deadline = at + late_ms
+    for death in wired.deaths_ms:
+        if at <= death <= deadline:
+            deadline = death + RESTART_MS + late_ms
+    return deadline
 
 
 async def _stored(conn: psycopg.AsyncConnection, meter_id: int) -> dict[Key, int]:

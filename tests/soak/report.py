@@ -47,7 +47,7 @@ def write_report(result: Result, now: datetime | None = None) -> str:
         f"| stored with another value | {found.wrong} |",
         f"| stored, of all meters | {found.stored} |",
         f"| stored, and never made or never on the wire | {found.nobodys} |",
-        f"| answers of Modbus meters | {found.answers} |",
+        f"| answers of Modbus meters that had to be told | {found.answers} |",
         f"| without a stored reading within the gateway's promise (30 s) | {found.uncovered} |",
         f"| contradictions, parked messages | {found.conflicts}, {found.dead_letters} |",
         f"| messages without a receipt | {result.unreceipted} |",

@@ -15,6 +15,7 @@ from tests.soak.killer import Kill, plan_kills
 from tests.soak.memory import Memory, has_grown, measure
 
 DRAIN_S = 180.0
+SETTLE_S = 3.0  # for what the gateway read last
 
 
 @dataclass
@@ -62,6 +63,7 @@ async def soak(folder: Path, size: Size, *, run_s: float, every_s: float, seed: 
         began = time.monotonic()
         place, result.unreceipted = await drain(house.journal_file, DRAIN_S)
         result.drained_s = time.monotonic() - began
+        await asyncio.sleep(SETTLE_S)
         result.messages = place
         wired = Wired(int(size.poll_s * 1000), tuple(deaths_ms), end_ms)
         result.found = await compare(house.journal_file, house.database_url, place, wired)
