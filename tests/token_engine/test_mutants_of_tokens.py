@@ -183,6 +183,7 @@ def test_key_changes_that_cannot_be():
             "a key change stays on one meter",
         ),
         ({}, {"ea": 11}, LONG_NEW, "a key change keeps the encryption algorithm"),
+        ({"ea": 11}, {"ea": 7}, NEW, "a key change keeps the encryption algorithm"),
         ({}, {}, LONG_NEW, "EA07 takes a decoder key of 8 bytes"),
     ):
         got = answer(lambda e, o=old, n=new, k=key: change_of(e, o, n, k))
