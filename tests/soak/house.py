@@ -187,5 +187,6 @@ class House:
 
     def _on_event(self, event: Event) -> None:
         if event.kind in {"died", "failed"}:
-            self.deaths.append(f"{event.name}: {event.text}")
-            self._say(f"{event.name} {event.text}")
+            tail = "" if "SIGKILL" in event.text else self.supervisor._folder.log_tail(event.name)[-500:]
+            self.deaths.append(f"{event.name}: {event.text} {tail}".rstrip())
+            self._say(f"{event.name} {event.text} {tail}".rstrip())
