@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 QUIET_MAX_S = 60.0  # a new process has warmed up within this
 QUIET_SHARE = 8  # of the run, where that is less
+# A broker that dies with empty queues loses nothing: so both ingests die shortly before it, and it has some.
+BEFORE = {"broker": ("headend-1", "headend-2")}
+LEAD_S = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,9 @@ def plan_kills(victims: Sequence[str], *, run_s: float, every_s: float, seed: in
             at_s = run_s / 3 + 1.0 + dice.uniform(0.0, every_s)
         if at_s > run_s - quiet_s:
             return kills
-        kills.append(Kill(at_s, next(names)))
+        name = next(names)
+        kills += [Kill(at_s - LEAD_S, before) for before in BEFORE.get(name, ())]
+        kills.append(Kill(at_s, name))
 
 
 def _names(victims: Sequence[str], dice: random.Random) -> Iterator[str]:
