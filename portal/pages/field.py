@@ -10,9 +10,9 @@ import psycopg
 from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from fastapi.responses import Response
 
-from billing import identity_store
+from billing import identity_store, key_change_store
 from meter_gateway.errors import CommandConflict, MeterHasNoLink
-from portal import field_store, install, timeline_store
+from portal import change_keys, field_store, install, timeline_store
 from portal.access import NotFound, Viewer, require
 from portal.contact_centre import desk_store
 from portal.contact_centre.desk_store import DeskMeter
@@ -118,6 +118,7 @@ async def meter_page(request: Request, drn: str, _viewer: Engineer) -> Response:
         identity = await identity_store.find_identity(conn, meter.meter_id)
         last_read = await field_store.find_last_command(conn, meter.meter_id, key_prefix=install.READ_KEY)
         last_test = await field_store.find_last_command(conn, meter.meter_id, key_prefix=install.TEST_KEY)
+        first_tokens = await change_keys.list_first_tokens(conn, meter.meter_id)
         rows = await timeline_store.list_meter_timeline(
             conn, meter_id=meter.meter_id, before=now + timedelta(seconds=1), limit=TIMELINE_ROWS
         )
@@ -130,10 +131,25 @@ async def meter_page(request: Request, drn: str, _viewer: Engineer) -> Response:
         identity=identity,
         last_read=last_read,
         last_test=last_test,
+        first_tokens=first_tokens,
         test_accepted=last_test is not None and last_test.state == "VERIFIED",
         lines=describe(rows, language, public=False),
         form_key=secrets.token_urlsafe(12),
     )
+
+
+@router.post("/field/meters/{drn}/own-key")
+async def confirm_own_key(request: Request, drn: str, viewer: Installer) -> Response:
+    """Take the engineer's word that a meter without a link has the key that its installation began."""
+    now = datetime.now(UTC)
+    async with runtime_of(request).pool.connection() as conn:
+        meter = await _get_meter(conn, drn)
+        change = await key_change_store.find_open_change(conn, meter.meter_id)
+        # A campaign's change is the office's to confirm; a meter with a link says it itself.
+        if change is not None and change.plan_id is None and meter.link == "keypad":
+            reason = "the display showed that it was taken"
+            await change_keys.confirm_change(conn, change.id, by=viewer.actor, reason=reason, now=now)
+    return redirect(request, f"/field/meters/{drn}")
 
 
 @router.get("/field/meters/{drn}/install")
