@@ -24,7 +24,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SUBSCRIBER = frozenset({"my.view", "my.buy", "my.token", "my.ticket"})
 _ENGINEER = frozenset({"field.view", "field.install", "field.command", "field.token"})
 _AGENT = frozenset({"desk.view", "desk.ticket", "desk.outage", "desk.command"})
-_SUPERVISOR = _AGENT | {"desk.restore", "desk.report", "field.view"}
+_SUPERVISOR = _AGENT | {"desk.restore", "desk.report", "desk.engineering", "field.view"}
 PERMISSIONS: dict[str, frozenset[str]] = {
     "subscriber": _SUBSCRIBER,
     "engineer": _ENGINEER,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
 
 from portal import timeline_store
-from portal.access import NotFound, Viewer, require
+from portal.access import NotAllowed, NotFound, Viewer, require
 from portal.contact_centre import desk_store, ticket_store
 from portal.contact_centre.desk_store import DeskCustomer, DeskMeter
 from portal.contact_centre.open_ticket import Caller, NewTicket, TicketKeyReused, open_ticket
@@ -215,7 +215,7 @@ async def reveal_token(
     viewer: TicketAgent,
     reason: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
-    """Show one token whole, after it is written down who looks and why."""
+    """Show one token whole, after it is written down who looks and why; an engineering one to its signers only."""
     now, language = datetime.now(UTC), language_of(request)
     await spend(request, now, (REVEAL_PER_LOGIN, str(viewer.login_id)))
     why = reason.replace("\x00", "").strip()
@@ -223,6 +223,8 @@ async def reveal_token(
         token = await desk_store.find_token(conn, token_id)
         if token is None:
             raise NotFound
+        if token.purpose == "engineering" and not viewer.may("desk.engineering"):
+            raise NotAllowed  # it may have needed two signatures: only who may sign it looks at it
         if not why:
             return redirect(
                 request,

@@ -50,11 +50,11 @@ async def a_ticket(town, meter="a1", kind=TicketKind.NO_SUPPLY, key="form-0001")
     return opened.ticket
 
 
-async def a_token(town, meter="a1"):
+async def a_token(town, meter="a1", purpose="credit"):
     cur = await town.conn.execute(
         "INSERT INTO billing.token (meter_id, base_date, tid, class, subclass, units_tenths, digits, purpose,"
-        " issued_by, issued_at) VALUES (%s, 2014, 5, 0, 0, 125, %s, 'credit', 'worker', %s) RETURNING id",
-        (town.meters[meter], TOKEN, NOW),
+        " issued_by, issued_at) VALUES (%s, 2014, 5, 0, 0, 125, %s, %s, 'worker', %s) RETURNING id",
+        (town.meters[meter], TOKEN, purpose, NOW),
     )
     (token_id,) = await cur.fetchone()
     await town.conn.commit()
@@ -326,6 +326,29 @@ class TestTokens:
         assert (await agent.post(f"/desk/tokens/{token_id}/reveal", {"reason": "r"})).status_code == 429
         cur = await conn.execute("SELECT count(*) FROM portal.token_reveal")
         assert (await cur.fetchone())[0] == 10
+
+    @pytest.mark.parametrize(
+        ("role", "purpose", "status"),
+        [
+            ("agent", "engineering", 403),
+            ("supervisor", "engineering", 200),
+            ("admin", "engineering", 200),
+            ("engineer", "engineering", 403),
+            ("agent", "credit", 200),
+            ("agent", "key_change", 200),
+        ],
+    )
+    async def test_engineering_tokens_are_shown_to_their_signers_only(
+        self, database_url, town, conn, role, purpose, status
+    ):
+        token_id = await a_token(town, purpose=purpose)
+        async with visiting(database_url) as visitor:
+            await visitor.be_staff(role)
+            shown = await visitor.post(f"/desk/tokens/{token_id}/reveal", {"reason": "a look"})
+        assert shown.status_code == status
+        assert ("1234 5678 9012 3456 7890" in shown.text.replace("\u00a0", " ")) == (status == 200)
+        cur = await conn.execute("SELECT count(*) FROM portal.token_reveal")
+        assert await cur.fetchone() == (int(status == 200),)
 
     async def test_no_such_token(self, agent):
         assert (await agent.post("/desk/tokens/99/reveal", {"reason": "r"})).status_code == 404
