@@ -134,6 +134,16 @@ def refund_entry(vend_id: UUID, customer_id: int, amount_minor: int) -> Entry:
     )
 
 
+def suspense_refund_entry(payment_id: UUID, customer_id: int, amount_minor: int) -> Entry:
+    """Money in suspense goes back by the road it came, once a payment."""
+    return Entry(
+        "refund",
+        f"refund:{payment_id}",
+        str(payment_id),
+        (Posting(SUSPENSE, amount_minor, customer_id), Posting(PROVIDER_CLEARING, -amount_minor)),
+    )
+
+
 def opening_entry(customer_id: int, debt_minor: int, *, source: str) -> Entry:
     """A debt brought in from an older system, named by `source`."""
     return Entry(

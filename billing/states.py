@@ -86,6 +86,8 @@ class VendEvent(StrEnum):
     TIMED_OUT = "timed_out"  # no answer: the outcome is unknown
     REVERSED = "reversed"  # the books take an issued token back (proven unused)
     REFUNDED = "refunded"  # the money went back to the customer
+    RETURNED = "returned"  # so did money in suspense, which no token was ever owed for
+    RETRIED = "retried"  # a person says that the reason of a refusal is gone: ask again, same id, same TID
 
 
 _V, _W = VendState, VendEvent
@@ -99,6 +101,8 @@ VEND_TABLE: dict[tuple[VendState, VendEvent], VendState | None] = {
     (_V.QUOTED, _W.TIMED_OUT): None,
     (_V.QUOTED, _W.REVERSED): None,
     (_V.QUOTED, _W.REFUNDED): None,
+    (_V.QUOTED, _W.RETURNED): _V.REFUNDED,
+    (_V.QUOTED, _W.RETRIED): None,
     (_V.PAID, _W.PAID): _V.PAID,
     (_V.PAID, _W.ASKED): _V.REQUESTED,
     (_V.PAID, _W.ISSUED): None,
@@ -106,6 +110,8 @@ VEND_TABLE: dict[tuple[VendState, VendEvent], VendState | None] = {
     (_V.PAID, _W.TIMED_OUT): None,
     (_V.PAID, _W.REVERSED): None,
     (_V.PAID, _W.REFUNDED): None,
+    (_V.PAID, _W.RETURNED): None,
+    (_V.PAID, _W.RETRIED): _V.PAID,
     (_V.REQUESTED, _W.PAID): _V.REQUESTED,
     (_V.REQUESTED, _W.ASKED): _V.REQUESTED,
     (_V.REQUESTED, _W.ISSUED): _V.VENDED,
@@ -113,6 +119,8 @@ VEND_TABLE: dict[tuple[VendState, VendEvent], VendState | None] = {
     (_V.REQUESTED, _W.TIMED_OUT): _V.UNKNOWN,
     (_V.REQUESTED, _W.REVERSED): None,
     (_V.REQUESTED, _W.REFUNDED): None,
+    (_V.REQUESTED, _W.RETURNED): None,
+    (_V.REQUESTED, _W.RETRIED): _V.REQUESTED,
     # Asked again, the customer still sees "unknown": only an answer ends it.
     (_V.UNKNOWN, _W.PAID): _V.UNKNOWN,
     (_V.UNKNOWN, _W.ASKED): _V.UNKNOWN,
@@ -121,6 +129,8 @@ VEND_TABLE: dict[tuple[VendState, VendEvent], VendState | None] = {
     (_V.UNKNOWN, _W.TIMED_OUT): _V.UNKNOWN,
     (_V.UNKNOWN, _W.REVERSED): None,
     (_V.UNKNOWN, _W.REFUNDED): None,
+    (_V.UNKNOWN, _W.RETURNED): None,
+    (_V.UNKNOWN, _W.RETRIED): _V.UNKNOWN,
     # Two workers may bring the same answer: the second one changes nothing.
     (_V.VENDED, _W.PAID): _V.VENDED,
     (_V.VENDED, _W.ASKED): _V.VENDED,
@@ -129,6 +139,8 @@ VEND_TABLE: dict[tuple[VendState, VendEvent], VendState | None] = {
     (_V.VENDED, _W.TIMED_OUT): _V.VENDED,
     (_V.VENDED, _W.REVERSED): _V.REVERSED,
     (_V.VENDED, _W.REFUNDED): None,
+    (_V.VENDED, _W.RETURNED): None,
+    (_V.VENDED, _W.RETRIED): _V.VENDED,
     (_V.REFUSED, _W.PAID): _V.REFUSED,
     (_V.REFUSED, _W.ASKED): _V.REFUSED,
     (_V.REFUSED, _W.ISSUED): None,
@@ -136,6 +148,9 @@ VEND_TABLE: dict[tuple[VendState, VendEvent], VendState | None] = {
     (_V.REFUSED, _W.TIMED_OUT): _V.REFUSED,
     (_V.REFUSED, _W.REVERSED): None,
     (_V.REFUSED, _W.REFUNDED): _V.REFUNDED,
+    (_V.REFUSED, _W.RETURNED): None,
+    # Not PAID: the answer to an attempt that is still on its way must find its place.
+    (_V.REFUSED, _W.RETRIED): _V.REQUESTED,
     (_V.REVERSED, _W.PAID): _V.REVERSED,
     (_V.REVERSED, _W.ASKED): _V.REVERSED,
     (_V.REVERSED, _W.ISSUED): _V.REVERSED,
@@ -143,6 +158,8 @@ VEND_TABLE: dict[tuple[VendState, VendEvent], VendState | None] = {
     (_V.REVERSED, _W.TIMED_OUT): _V.REVERSED,
     (_V.REVERSED, _W.REVERSED): _V.REVERSED,
     (_V.REVERSED, _W.REFUNDED): _V.REFUNDED,
+    (_V.REVERSED, _W.RETURNED): None,
+    (_V.REVERSED, _W.RETRIED): None,
     (_V.REFUNDED, _W.PAID): _V.REFUNDED,
     (_V.REFUNDED, _W.ASKED): _V.REFUNDED,
     (_V.REFUNDED, _W.ISSUED): None,
@@ -150,6 +167,8 @@ VEND_TABLE: dict[tuple[VendState, VendEvent], VendState | None] = {
     (_V.REFUNDED, _W.TIMED_OUT): _V.REFUNDED,
     (_V.REFUNDED, _W.REVERSED): None,
     (_V.REFUNDED, _W.REFUNDED): _V.REFUNDED,
+    (_V.REFUNDED, _W.RETURNED): _V.REFUNDED,
+    (_V.REFUNDED, _W.RETRIED): None,
 }
 
 # Money is in, no token is out: these are what the prepaid liability is owed for.

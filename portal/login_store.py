@@ -70,6 +70,22 @@ async def insert_staff(
     return int(row[0]) if row else 0
 
 
+async def mark_disabled(conn: psycopg.AsyncConnection[Any], username: str, now: datetime) -> int | None:
+    """End the staff login of a user name and return its id; the first end stays. None for an unknown name."""
+    cur = await conn.execute(
+        "UPDATE portal.login SET disabled_at = coalesce(disabled_at, %s)"
+        " WHERE username = %s AND role <> 'subscriber' RETURNING id",
+        (now, username),
+    )
+    row = await cur.fetchone()
+    return int(row[0]) if row else None
+
+
+async def mark_password(conn: psycopg.AsyncConnection[Any], login_id: int, password_hash: str) -> None:
+    """Replace a login's password."""
+    await conn.execute("UPDATE portal.login SET password_hash = %s WHERE id = %s", (password_hash, login_id))
+
+
 @dataclass(frozen=True, slots=True)
 class CustomerContact:
     """Whom a phone number belongs to."""

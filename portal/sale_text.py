@@ -25,6 +25,9 @@ SUSPENSE_MESSAGE = msg(
     "We received %(amount)s for a purchase that had been declined before. No token was issued."
     " We hold the money for you and will contact you."
 )
+REFUND_MESSAGE = msg(
+    "We are returning %(amount)s of receipt %(receipt)s to you by the way you paid. No token comes for it."
+)
 LATE_SUBJECT = msg("Paid, and no token yet")
 LATE_STORY = msg(
     "%(amount)s were paid at %(time)s for meter %(drn)s (receipt %(receipt)s), and no token could be issued."
@@ -112,6 +115,13 @@ def free_units_body(
 def suspense_body(language: str, *, amount_minor: int) -> str:
     """The message about money that came after a no."""
     return languages()[language]._(SUSPENSE_MESSAGE, amount=money_text(amount_minor, language))
+
+
+def refund_body(language: str, *, amount_minor: int, receipt_number: int) -> str:
+    """The message about money that goes back."""
+    return languages()[language]._(
+        REFUND_MESSAGE, amount=money_text(amount_minor, language), receipt=receipt_number
+    )
 
 
 def late_ticket(

@@ -74,6 +74,12 @@ async def delete_session(conn: psycopg.AsyncConnection[Any], secret: str) -> Non
     await conn.execute("DELETE FROM portal.session WHERE id_hash = %s", (session_hash(secret),))
 
 
+async def delete_sessions_of(conn: psycopg.AsyncConnection[Any], login_id: int) -> int:
+    """End every session of a login, and return how many."""
+    cur = await conn.execute("DELETE FROM portal.session WHERE login_id = %s", (login_id,))
+    return cur.rowcount
+
+
 async def delete_expired_sessions(conn: psycopg.AsyncConnection[Any], now: datetime) -> int:
     """Drop sessions that ended, and return how many."""
     cur = await conn.execute("DELETE FROM portal.session WHERE expires_at <= %s", (now,))

@@ -134,14 +134,36 @@ async def create_staff(
         raise StaffInvalid("a user name is 2 to 40 letters, digits, dots or dashes and begins with a letter")
     if role not in STAFF_ROLES:
         raise StaffInvalid(f"a role is one of {', '.join(sorted(STAFF_ROLES))}")
-    if len(password) not in PASSWORD_LENGTH:
-        raise StaffInvalid(f"a password has {PASSWORD_LENGTH.start} to {PASSWORD_LENGTH.stop - 1} characters")
+    _check_password(password)
     if not display_name.strip() or len(display_name) > 100:
         raise StaffInvalid("a display name has 1 to 100 characters")
     hashed = await asyncio.to_thread(_hasher.hash, password)
     return await login_store.insert_staff(
         conn, username=name, password_hash=hashed, role=role, display_name=display_name.strip()
     )
+
+
+def _check_password(password: str) -> None:
+    if len(password) not in PASSWORD_LENGTH:
+        raise StaffInvalid(f"a password has {PASSWORD_LENGTH.start} to {PASSWORD_LENGTH.stop - 1} characters")
+
+
+async def disable_staff(conn: psycopg.AsyncConnection[Any], username: str, now: datetime) -> int:
+    """End a staff login and its sessions, return how many there were; again changes nothing. Raises StaffInvalid."""
+    login_id = await login_store.mark_disabled(conn, username.strip().lower(), now)
+    if login_id is None:
+        raise StaffInvalid(f"no member of staff is called {username}")
+    return await session_store.delete_sessions_of(conn, login_id)
+
+
+async def change_password(conn: psycopg.AsyncConnection[Any], username: str, password: str) -> int:
+    """Give a staff login a new password, end its sessions, return how many there were. Raises StaffInvalid."""
+    _check_password(password)
+    login = await login_store.find_staff(conn, username.strip().lower())
+    if login is None:
+        raise StaffInvalid(f"no member of staff who may sign in is called {username}")
+    await login_store.mark_password(conn, login.id, await asyncio.to_thread(_hasher.hash, password))
+    return await session_store.delete_sessions_of(conn, login.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raseed import keys_tool, roles, token_tool
+from raseed import keys_tool, money_tool, roles, token_tool
 from raseed.settings import SettingMissing, Settings, read_settings
 
 EXIT_USAGE = 2
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_user(commands)
     token_tool.add_commands(commands)
     keys_tool.add_commands(commands)
+    money_tool.add_commands(commands)
     return parser
 
 
@@ -110,9 +111,16 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _add_user(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    user = commands.add_parser("user", help="add a member of staff (DATABASE_URL); the password is asked for")
+    user = commands.add_parser(
+        "user", help="add a member of staff, or end a login (DATABASE_URL); passwords are asked for"
+    )
     user.add_argument("name", help="name to sign in with, lower case")
-    user.add_argument("--role", required=True, choices=("engineer", "agent", "supervisor", "admin"))
+    what = user.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--role", choices=("engineer", "agent", "supervisor", "admin"), help="add with this role"
+    )
+    what.add_argument("--disable", action="store_true", help="end the login and sign it out everywhere")
+    what.add_argument("--password", action="store_true", help="set a new password and sign out everywhere")
     user.add_argument("--display-name", help="name that colleagues see")
     user.set_defaults(run=_user)
 
@@ -142,9 +150,11 @@ def _outage(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _user(options: argparse.Namespace, settings: Settings) -> int:
-    from raseed.user import add_user
+    from raseed import user
 
-    return add_user(options, settings)
+    if options.disable:
+        return user.end_user(options, settings)
+    return user.renew_user(options, settings) if options.password else user.add_user(options, settings)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,19 @@ def test_what_is_unfinished_is_owed():
     assert VendState.VENDED not in OWED_STATES
 
 
+def test_asked_again_is_only_what_was_refused_and_returned_only_what_no_sale_waits_for():
+    for state in VendState:
+        retried, returned = VEND_TABLE[state, VendEvent.RETRIED], VEND_TABLE[state, VendEvent.RETURNED]
+        if state is VendState.REFUSED:
+            assert retried is VendState.REQUESTED
+            assert retried in UNFINISHED_STATES
+        else:
+            assert retried in {state, None}
+        assert (returned is VendState.REFUNDED) == (state in {VendState.QUOTED, VendState.REFUNDED})
+    for gone in (VendState.QUOTED, VendState.REVERSED, VendState.REFUNDED):
+        assert VEND_TABLE[gone, VendEvent.RETRIED] is None
+
+
 def test_an_impossible_step_is_refused_loudly():
     with pytest.raises(BooksBroken):
         next_vend_state(VendState.QUOTED, VendEvent.ISSUED)
