@@ -25,9 +25,7 @@ SUSPENSE_MESSAGE = msg(
     "We received %(amount)s for a purchase that had been declined before. No token was issued."
     " We hold the money for you and will contact you."
 )
-REFUND_MESSAGE = msg(
-    "We are returning %(amount)s of receipt %(receipt)s to you by the way you paid. No token comes for it."
-)
+REFUND_MESSAGE = msg("We are returning %(amount)s of receipt %(receipt)s to you by the way you paid.")
 LATE_SUBJECT = msg("Paid, and no token yet")
 LATE_STORY = msg(
     "%(amount)s were paid at %(time)s for meter %(drn)s (receipt %(receipt)s), and no token could be issued."
