@@ -45,6 +45,7 @@ class Story:
                 lambda: self._buy_on("electricity", "mqtt"),
             ),
             ("the receipt: page, and PDF in both languages", self._receipt),
+            ("the database refuses an entry that does not balance", self._unbalanced),
             ("electricity over Modbus TCP", lambda: self._buy_on("electricity", "tcp")),
             ("electricity over Modbus RTU", lambda: self._buy_on("electricity", "rtu")),
             ("water over MQTT", lambda: self._buy_on("water", "mqtt")),
@@ -55,6 +56,7 @@ class Story:
                 lambda: self._buy_on("electricity", "mqtt"),
             ),
             ("paid→applied, median of MQTT and Modbus TCP", self._fast_enough),
+            ("every command ran once, by the meters' own journals", self._commands_once),
             (
                 "a meter without a link: delivered by SMS, typed, accepted; typed again, used",
                 self._keypad_only,
@@ -63,20 +65,20 @@ class Story:
                 "typed before it arrived: the delivered one is answered used, and that is applied",
                 self._typed_first,
             ),
-            ("a wrong token is refused by the meter, and by the page before it", self._wrong_token),
+            ("a wrong token is refused by the meter", self._wrong_token),
             ("a declined payment changes nothing", self._declined),
             ("a webhook that comes twice counts once", self._double_webhook),
             ("webhooks with a wrong signature, amount or payment are refused", self._bad_webhooks),
+            *self._care.steps(),
             ("a silent provider is asked, and the payment counts", self._silent),
             ("a worker killed between payment and delivery: one token, applied once", self._killed_worker),
-            *self._care.steps(),
             (
                 "a recode: meters on every wire change their key, and a sale in the middle is taken under the new one",
                 lambda: recode(self.town),
             ),
-            ("every command ran once, by the meters' own journals", self._commands_once),
+            ("every command ran once, to the last", self._commands_once),
             ("each token was taken once, by the meters' own TID stores", self._tokens_once),
-            ("the books balance, and the database refuses an entry that does not", self._books),
+            ("the books balance", self._books),
             ("sales that passed through UNKNOWN", self._unknown),
         )
 
@@ -344,6 +346,11 @@ class Story:
             found = await list_imbalances(conn)
             if found:
                 raise CheckFailed(f"the books do not balance: {found[:3]}")
+            rows = await (await conn.execute("SELECT count(*) FROM billing.journal")).fetchone()
+        return f"{rows[0] if rows else 0} entries"
+
+    async def _unbalanced(self) -> str:
+        async with await psycopg.AsyncConnection.connect(self.town.demo.database_url) as conn:
             try:
                 async with conn.transaction(force_rollback=True):
                     await conn.execute(
@@ -357,8 +364,7 @@ class Story:
                 pass
             else:
                 raise CheckFailed("the database took a journal entry that does not balance")
-            rows = await (await conn.execute("SELECT count(*) FROM billing.journal")).fetchone()
-        return f"{rows[0] if rows else 0} entries"
+        return ""
 
     async def _unknown(self) -> str:
         rows = await self.town.query(

@@ -17,7 +17,7 @@ LIMIT_S = 180
 # What is broken → words of the step that must notice.
 NOTICED_BY = {
     "webhook-dedupe-off": "a webhook that comes twice counts once",
-    "balance-trigger-dropped": "the books balance, and the database refuses",
+    "balance-trigger-dropped": "the database refuses an entry that does not balance",
     "tid-repeated": "a second purchase at the same meter",
     "command-dropped": "electricity over MQTT",
     "command-doubled": "every command ran once",
