@@ -117,31 +117,34 @@ class IssuingVault(ABC):
         EA07 tokens are made together with numpy. Raises VaultTimeout: ask again, with the same ids.
         """
         results: dict[int, IssuedToken | VaultRefused] = {}
-        together: list[tuple[int, CreditRequest, int]] = []
+        rows: list[tuple[int, CreditRequest, int]] = []
+        singly: list[tuple[int, CreditRequest]] = []
+        seen = set[str]()
         for place, request in enumerate(requests):
+            known = request.request_id in self._issued or request.request_id in seen
+            seen.add(request.request_id)
+            if known or request.meter.ea is not EncryptionAlgorithm.STA:
+                singly.append((place, request))
+                continue
             try:
-                if request.meter.ea is EncryptionAlgorithm.STA and request.request_id not in self._issued:
-                    _check_credit(request)
-                    key = await self._decoder_key(request.meter)
-                    together.append((place, request, int.from_bytes(key.reveal(), "big")))
-                else:
-                    results[place] = await self.issue_credit(request)
-            except VaultRefused as refusal:
-                results[place] = refusal
-            except VaultTimeout:
-                raise
+                _check_credit(request)
+                key = await self._decoder_key(request.meter)
             except TokenEngineError as error:
-                results[place] = VaultRefused(error.code, str(error))
-        for (place, request, _key), digits in zip(together, self._digits(together), strict=True):
+                results[place] = _refusal_of(error)
+            else:
+                rows.append((place, request, int.from_bytes(key.reveal(), "big")))
+        for (place, request, _key), digits in zip(rows, self._digits(rows), strict=True):
+            carried = decode_amount(encode_amount(request.amount))
             made = IssuedToken(
-                request.request_id,
-                digits,
-                decode_amount(encode_amount(request.amount)),
-                request.tid,
-                self.check_value(request.meter),
+                request.request_id, digits, carried, request.tid, self.check_value(request.meter)
             )
             try:
                 results[place] = self._remember(request, made)
+            except VaultRefused as refusal:
+                results[place] = refusal
+        for place, request in singly:
+            try:
+                results[place] = await self.issue_credit(request)
             except VaultRefused as refusal:
                 results[place] = refusal
         return [results[place] for place in range(len(requests))]
@@ -192,6 +195,13 @@ class IssuingVault(ABC):
             self.check_value(old),
             self.check_value(new),
         )
+
+
+def _refusal_of(error: TokenEngineError) -> VaultRefused:
+    """What one by one would have refused with. Raises VaultTimeout, which is no refusal."""
+    if isinstance(error, VaultTimeout):
+        raise error
+    return error if isinstance(error, VaultRefused) else VaultRefused(error.code, str(error))
 
 
 def _check_request_id(request: Request) -> None:

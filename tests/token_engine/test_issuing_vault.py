@@ -77,7 +77,7 @@ def one_by_one(vault, request):
         return refusal.reason
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(REQUESTS, max_size=12))
 def test_a_batch_is_what_one_by_one_is(requests):
     single, together = SoftwareVault(KEYS), SoftwareVault(KEYS)
