@@ -8,16 +8,22 @@ matter of the STS Association.
 import json
 from dataclasses import dataclass
 from functools import cache
+from struct import Struct
 
 from token_engine.errors import InvalidKey
 from token_engine.fields import MASK64
 
 ROUNDS = 16
+HALF = 8
 # The key bit that picks the substitution of nibble n is bit 4n+3: two bits of each byte.
 _SELECT = 0x8888888888888888
+_SELECT_LANES = sum(_SELECT << 128 * r for r in range(HALF))
+_ROTATIONS = sum(1 << 128 * r + (r - 12) % 64 for r in range(HALF))
+_LANE = Struct("8B8x")
 _SELECTORS = (0x00, 0x08, 0x80, 0x88)
 
 ByteTable = list[list[int]]
+RoundKey = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,10 @@ class StaTables:
     s1: tuple[int, ...]
     s2: tuple[int, ...]
     p: tuple[int, ...]
+
+    def __hash__(self) -> int:
+        """Of 16 numbers only: the byte tables are looked up by it for each token."""
+        return hash(self.s1)
 
     def __post_init__(self) -> None:
         for table, size in ((self.s1, 16), (self.s2, 16), (self.p, 64)):
@@ -123,45 +133,54 @@ def _permuted(block: int, p: tuple[int, ...]) -> int:
     return out
 
 
-def _round_keys(key: int) -> list[bytes]:
-    """The selecting bits of 16 rounds, one byte for each byte of the block. Raises InvalidKey."""
+def _round_keys(key: int) -> list[RoundKey]:
+    """The selecting bits of 8 rounds, a number for each byte of the block. Raises InvalidKey.
+
+    Eight rounds on, the key has turned by one byte: the last 8 rounds use the same numbers, one place up.
+    """
     if not 0 <= key <= MASK64:
         raise InvalidKey("EA07 takes a 64-bit key")
-    key = ~key & MASK64
-    key = key >> 12 | (key << 52) & MASK64
-    twice = key << 64 | key  # rotated left by r places it stands r bits lower in here
-    return [(twice >> place & _SELECT).to_bytes(8, "little") for place in range(64, 64 - ROUNDS, -1)]
+    # All rotations in one multiplication: lane r of 128 bits holds the inverted key r - 12 places to the left,
+    # and what left its lower half comes back at the bottom.
+    lanes = (key ^ MASK64) * _ROTATIONS
+    lanes = (lanes | lanes >> 64) & _SELECT_LANES
+    return list(_LANE.iter_unpack(lanes.to_bytes(_LANE.size * HALF, "little")))
 
 
-def _run(block: int, round_keys: list[bytes], tables: tuple[ByteTable, ...]) -> int:
+def _first_half(block: int, round_keys: list[RoundKey], tables: tuple[ByteTable, ...]) -> int:
+    """Rounds 1 to 8. No two of the looked-up numbers share a bit: adding is joining, only faster."""
     t0, t1, t2, t3, t4, t5, t6, t7 = tables
     for k0, k1, k2, k3, k4, k5, k6, k7 in round_keys:
         b0, b1, b2, b3, b4, b5, b6, b7 = block.to_bytes(8, "little")
-        block = (
-            t0[k0][b0]
-            | t1[k1][b1]
-            | t2[k2][b2]
-            | t3[k3][b3]
-            | t4[k4][b4]
-            | t5[k5][b5]
-            | t6[k6][b6]
-            | t7[k7][b7]
-        )
+        front = t0[k0][b0] + t1[k1][b1] + t2[k2][b2] + t3[k3][b3]
+        block = front + t4[k4][b4] + t5[k5][b5] + t6[k6][b6] + t7[k7][b7]
+    return block
+
+
+def _second_half(block: int, round_keys: list[RoundKey], tables: tuple[ByteTable, ...]) -> int:
+    """Rounds 9 to 16: each number of the key now stands for the byte after."""
+    t0, t1, t2, t3, t4, t5, t6, t7 = tables
+    for k1, k2, k3, k4, k5, k6, k7, k0 in round_keys:
+        b0, b1, b2, b3, b4, b5, b6, b7 = block.to_bytes(8, "little")
+        front = t0[k0][b0] + t1[k1][b1] + t2[k2][b2] + t3[k3][b3]
+        block = front + t4[k4][b4] + t5[k5][b5] + t6[k6][b6] + t7[k7][b7]
     return block
 
 
 def sta_encrypt(key: int, block: int, tables: StaTables = PRODUCTION) -> int:
     """The 64-bit cipher block. Raises InvalidKey when the key is not 64 bits."""
-    return _run(block, _round_keys(key), round_tables(tables))
+    keys, bytewise = _round_keys(key), round_tables(tables)
+    return _second_half(_first_half(block, keys, bytewise), keys, bytewise)
 
 
 def sta_decrypt(key: int, block: int, tables: StaTables = PRODUCTION) -> int:
     """The 64-bit data block. Raises InvalidKey when the key is not 64 bits.
 
     An inverse round permutes first and substitutes then; moving one permutation to the front makes it the
-    same shape as a round forward, so both directions share the fast loop.
+    same shape as a round forward, so both directions share the fast loops.
     """
     inverse = inverse_tables(tables)
-    keys = _round_keys(key)
+    keys, bytewise = _round_keys(key), round_tables(inverse)
     keys.reverse()
-    return _permuted(_run(_permuted(block, inverse.p), keys, round_tables(inverse)), tables.p)
+    block = _second_half(_permuted(block, inverse.p), keys, bytewise)
+    return _permuted(_first_half(block, keys, bytewise), tables.p)

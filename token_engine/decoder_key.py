@@ -2,7 +2,6 @@
 
 import hmac
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
@@ -12,6 +11,7 @@ from token_engine.identifiers import BaseDate, KeyGeneration, KeyType, MeterKeyI
 from token_engine.key_material import DecoderKey, VendingKeyMaterial
 
 _PAN_DIGITS = 16
+_DKGA04_MESSAGE = "\x04\x0204\x02%s\x02%02d\x02%02d\x00\x04\x06%s\x01%d\x01%d\x12%s\x00\x00\x00%c"
 _SIZES = {KeyGeneration.DKGA02: 8, KeyGeneration.DKGA03: 16, KeyGeneration.DKGA04: 20}
 
 
@@ -53,11 +53,18 @@ def control_block(meter: MeterKeyIdentity) -> bytes:
 
 def dkga04_message(meter: MeterKeyIdentity) -> bytes:
     """The 49 bytes that DKGA04 signs: label elements, context elements, key length in bits."""
-    key_bits = meter.ea.key_bytes * 8
-    return (
-        f"\x04\x0204\x02{meter.base_date.value}\x02{meter.ea.text}\x02{meter.ti:02d}\x00"
-        f"\x04\x06{meter.sgc}\x01{meter.kt.value}\x01{meter.krn}\x12{meter.pan}"
-    ).encode("ascii") + key_bits.to_bytes(4, "big")
+    # Enums are formatted as the text and numbers that they are: asking each for its `value` costs more.
+    fields = (
+        meter.base_date,
+        meter.ea,
+        meter.ti,
+        meter.sgc,
+        meter.kt,
+        meter.krn,
+        meter.pan,
+        meter.ea.key_bytes * 8,
+    )
+    return (_DKGA04_MESSAGE % fields).encode("latin-1")
 
 
 def derive(vending_key: VendingKey, meter: MeterKeyIdentity) -> DecoderKey:
@@ -68,7 +75,7 @@ def derive(vending_key: VendingKey, meter: MeterKeyIdentity) -> DecoderKey:
     """
     _check(vending_key, meter)
     if meter.dkga is KeyGeneration.DKGA04:
-        digest = hmac.digest(vending_key.material.reveal(), dkga04_message(meter), sha256)
+        digest = hmac.digest(vending_key.material.reveal(), dkga04_message(meter), "sha256")
         return DecoderKey(digest[: meter.ea.key_bytes])
     mixed = _xor(pan_block(meter.pan, meter.kt), control_block(meter))
     secret = vending_key.material.reveal()

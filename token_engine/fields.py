@@ -8,6 +8,7 @@ from token_engine.token_result import TokenResult
 MAX_TOKEN = (1 << 66) - 1
 TOKEN_DIGITS = 20
 MASK64 = (1 << 64) - 1
+_WITHOUT_CLASS = MASK64 - (3 << 27)
 CURRENCY_SUBCLASSES = range(4, 8)
 
 _MANTISSA_MAX = 0x3FFF
@@ -148,12 +149,12 @@ def pack_payload(subclass: int, nibble: int, tid: int, value: int) -> int:
 def transpose(token_class: int, block: int) -> int:
     """The 66-bit token of a 64-bit block: the class bits change place with bits 28..27."""
     moved = block >> 27 & 3
-    return moved << 64 | block & ~(3 << 27) | token_class << 27
+    return moved << 64 | block & _WITHOUT_CLASS | token_class << 27
 
 
 def untranspose(token: int) -> tuple[int, int]:
     """(class, 64-bit block) of a 66-bit token."""
-    return token >> 27 & 3, token & MASK64 & ~(3 << 27) | (token >> 64) << 27
+    return token >> 27 & 3, token & _WITHOUT_CLASS | (token >> 64) << 27
 
 
 def to_digits(token: int) -> str:

@@ -78,43 +78,51 @@ class PaygoAccepted:
     used_counts: frozenset[int]
 
 
-def _rotate(x: int, by: int) -> int:
-    return (x << by | x >> (64 - by)) & _MASK
-
-
 def siphash24(key: bytes, message: bytes) -> int:
     """SipHash-2-4 of a short message under a 16-byte key, as a 64-bit number."""
+    v0, v1, v2, v3 = _initial(key)
+    whole = len(message) & ~7
+    words = [int.from_bytes(message[place : place + 8], "little") for place in range(0, whole, 8)]
+    words.append((len(message) & 0xFF) << 56 | int.from_bytes(message[whole:], "little"))
+    for word in words:
+        v0, v1, v2, v3 = _two_rounds(v0, v1, v2, v3 ^ word)
+        v0 ^= word
+    v0, v1, v2, v3 = _two_rounds(*_two_rounds(v0, v1, v2 ^ 0xFF, v3))
+    return (v0 ^ v1 ^ v2 ^ v3) & _MASK
+
+
+def _initial(key: bytes) -> tuple[int, int, int, int]:
     k0, k1 = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:16], "little")
-    state = (
+    return (
         k0 ^ 0x736F6D6570736575,
         k1 ^ 0x646F72616E646F6D,
         k0 ^ 0x6C7967656E657261,
         k1 ^ 0x7465646279746573,
     )
-    whole = len(message) & ~7
-    words = [int.from_bytes(message[place : place + 8], "little") for place in range(0, whole, 8)]
-    words.append((len(message) & 0xFF) << 56 | int.from_bytes(message[whole:], "little"))
-    for word in words:
-        v0, v1, v2, v3 = state
-        v0, v1, v2, v3 = _rounds(v0, v1, v2, v3 ^ word, 2)
-        state = (v0 ^ word, v1, v2, v3)
-    v0, v1, v2, v3 = state
-    v0, v1, v2, v3 = _rounds(v0, v1, v2 ^ 0xFF, v3, 4)
-    return v0 ^ v1 ^ v2 ^ v3
 
 
-def _rounds(v0: int, v1: int, v2: int, v3: int, count: int) -> tuple[int, int, int, int]:
-    for _ in range(count):
-        v0 = (v0 + v1) & _MASK
-        v2 = (v2 + v3) & _MASK
-        v1 = _rotate(v1, 13) ^ v0
-        v3 = _rotate(v3, 16) ^ v2
-        v0 = (_rotate(v0, 32) + v3) & _MASK
-        v2 = (v2 + v1) & _MASK
-        v1 = _rotate(v1, 17) ^ v2
-        v3 = _rotate(v3, 21) ^ v0
-        v2 = _rotate(v2, 32)
-    return v0, v1, v2, v3
+def _two_rounds(v0: int, v1: int, v2: int, v3: int) -> tuple[int, int, int, int]:
+    """Rotations are written out, and a sum is cut to 64 bits only where it is shifted to the right next.
+
+    The chain of a token is a few hundred of these: v0 and v2 leave with bits above 64, which never come down.
+    """
+    v0 = v0 + v1 & _MASK
+    v1 = ((v1 << 13 | v1 >> 51) ^ v0) & _MASK
+    v2 += v3
+    v3 = ((v3 << 16 | v3 >> 48) ^ v2) & _MASK
+    v2 = v2 + v1 & _MASK
+    v0 = (v0 << 32 | v0 >> 32) + v3
+    v1 = ((v1 << 17 | v1 >> 47) ^ v2) & _MASK
+    v3 = ((v3 << 21 | v3 >> 43) ^ v0) & _MASK
+    v0 = v0 + v1 & _MASK
+    v1 = ((v1 << 13 | v1 >> 51) ^ v0) & _MASK
+    v2 = (v2 << 32 | v2 >> 32) + v3
+    v3 = ((v3 << 16 | v3 >> 48) ^ v2) & _MASK
+    v2 = v2 + v1 & _MASK
+    v0 = (v0 << 32 | v0 >> 32) + v3
+    v1 = ((v1 << 17 | v1 >> 47) ^ v2) & _MASK
+    v3 = ((v3 << 21 | v3 >> 43) ^ v0) & _MASK
+    return v0, v1, v2 << 32 | v2 >> 32, v3
 
 
 def _code_of(digest: int) -> int:
