@@ -191,6 +191,10 @@ class Supervisor:
         """Names of all children, in the order of their start."""
         return tuple(self._children)
 
+    def is_ready(self, name: str) -> bool:
+        """Whether the child `name` runs and has served since its last start. Raises KeyError if unknown."""
+        return self._children[name].is_ready
+
     def pss_bytes(self) -> int:
         """Memory in bytes of this process and of everything below it (PSS)."""
         return processes.pss_bytes([os.getpid()])

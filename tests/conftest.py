@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,6 +20,22 @@ from raseed.migrate import migrate
 def pytest_configure(config: pytest.Config) -> None:
     # Every coroutine test runs under anyio. (A marker added after collection would lose its parameters.)
     config.option.anyio_mode = "auto"
+
+
+# What depends on how the machine was made, and not on what our set-up installs.
+ALLOWED_SKIPS = ("cannot run a", "allows no more than")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a user's machine may lack, CI must have: there a skip is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(allowed in reason for allowed in ALLOWED_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid}: skipped in CI: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

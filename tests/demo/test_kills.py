@@ -19,7 +19,7 @@ PURCHASES = 20
 VICTIMS = ("worker", "headend", "gateway", "simulate", "portal", "sandbox-provider", "postgres", "broker")
 SEED = 20261122
 # A customer whose page does not answer tries again; so does the test, and says how often it had to.
-TRIES = 40
+TRIES = 120
 
 
 async def buy_as_a_patient_customer(town: CheckTown, meter, amount: str) -> Purchase:
@@ -48,13 +48,14 @@ async def is_settled(town: CheckTown, purchase: Purchase) -> bool:
 
 
 async def killer(town: CheckTown, dice: random.Random, stop: asyncio.Event) -> list[str]:
-    """Kill one after the other, round and round, until told to stop."""
-    killed = []
+    """Kill one after the other, round and round, until told to stop; who is not up yet is let to come up first."""
+    supervisor, killed = town.demo.supervisor, []
     while not stop.is_set() or len(killed) < len(VICTIMS):
         name = VICTIMS[len(killed) % len(VICTIMS)]
-        await asyncio.sleep(dice.uniform(0.2, 1.0))
-        if town.demo.supervisor.pid(name) is not None:
-            town.demo.supervisor.kill(name, signal.SIGKILL)
+        while not supervisor.is_ready(name):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(dice.uniform(0.2, 1.5))
+        supervisor.kill(name, signal.SIGKILL)
         killed.append(name)
     return killed
 
@@ -78,6 +79,7 @@ async def test_twenty_purchases_survive_the_death_of_every_process(data_folder):
         killing = asyncio.create_task(killer(town, dice, stop))
         purchases = []
         for n, meter in enumerate(meters):
+            await asyncio.sleep(dice.uniform(0.0, 1.5))  # spread over two rounds of deaths
             purchases.append(await buy_as_a_patient_customer(town, meter, str(2 + n % 3)))
         stop.set()
         killed = await killing

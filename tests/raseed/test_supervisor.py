@@ -217,3 +217,16 @@ def test_roles_run_under_this_python() -> None:
         "--port",
         "8080",
     ]
+
+
+async def test_a_child_is_ready_only_while_it_serves(tmp_path):
+    gate = asyncio.Event()
+    spec = ChildSpec(name="sleeper", argv=["sleep", "60"], ready=gate.wait)
+    async with Supervisor(tmp_path) as supervisor:
+        starting = asyncio.create_task(supervisor.start(spec))
+        while "sleeper" not in supervisor.names() or supervisor.pid("sleeper") is None:
+            await asyncio.sleep(0.01)
+        assert not supervisor.is_ready("sleeper")
+        gate.set()
+        await starting
+        assert supervisor.is_ready("sleeper")
