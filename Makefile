@@ -8,7 +8,7 @@ DEV_STAMP := $(VENV)/.ready-dev
 PACKAGES := raseed portal billing meter_gateway firmware_sim token_engine
 WORKERS ?= 2
 
-.PHONY: help setup setup-dev demo check test test-services stop clean pictures soak fuzz mutate bench
+.PHONY: help setup setup-dev demo check test test-services clean pictures soak fuzz mutate bench
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
