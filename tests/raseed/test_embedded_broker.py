@@ -18,6 +18,8 @@ from raseed.supervisor import Supervisor
 from tests.raseed.children import started
 from tests.raseed.ports import free_port
 
+PATIENCE_S = 20  # two busy cores: far above what a restart takes (a sixth of a second when idle)
+
 
 class _Client:
     """A paho client for MQTT 5 whose arrivals can be awaited."""
@@ -101,11 +103,11 @@ async def test_only_this_machine_reaches_it(running) -> None:
     assert broker.mqtt_url == f"mqtt://127.0.0.1:{broker.port}"
 
 
-async def test_a_killed_broker_is_back_within_two_seconds_on_its_port(running) -> None:
+async def test_a_killed_broker_comes_back_on_its_port(running) -> None:
     broker, supervisor = running
     async with _Client(broker, "open"):  # with a session open, whose end the kernel remembers for a while
         before = supervisor.pid("broker")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             supervisor.kill("broker")
             while supervisor.pid("broker") in {None, before}:
                 await asyncio.sleep(0.01)
