@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import psycopg
@@ -65,25 +65,27 @@ async def get_meter_link(conn: psycopg.AsyncConnection, meter_id: int) -> MeterL
 
 async def get_sale(conn: psycopg.AsyncConnection, *, vend_id: UUID, customer_id: int | None) -> Sale:
     """A sale with its progress. Raises NotFound, for another customer's too."""
-    cursor = conn.cursor(row_factory=kwargs_row(_row))
-    await cursor.execute(
-        f"{_SALE} WHERE s.vend_id = %s AND (%s::bigint IS NULL OR s.customer_id = %s)",
-        (vend_id, customer_id, customer_id),
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        raise NotFound("sale_not_found", "no such sale")
-    return await _with_progress(conn, row)
+    return await _get_one(conn, "s.vend_id", vend_id, customer_id)
 
 
 async def get_sale_of_payment(
     conn: psycopg.AsyncConnection, *, payment_id: UUID, customer_id: int | None
 ) -> Sale:
     """The sale that a payment is for. Raises NotFound, for another customer's too."""
+    return await _get_one(conn, "s.payment_id", payment_id, customer_id)
+
+
+async def _get_one(
+    conn: psycopg.AsyncConnection,
+    column: Literal["s.vend_id", "s.payment_id"],
+    value: UUID,
+    customer_id: int | None,
+) -> Sale:
+    """The one place that scopes a single sale to its customer; None is an office's view."""
     cursor = conn.cursor(row_factory=kwargs_row(_row))
     await cursor.execute(
-        f"{_SALE} WHERE s.payment_id = %s AND (%s::bigint IS NULL OR s.customer_id = %s)",
-        (payment_id, customer_id, customer_id),
+        f"{_SALE} WHERE {column} = %s AND (%s::bigint IS NULL OR s.customer_id = %s)",
+        (value, customer_id, customer_id),
     )
     row = await cursor.fetchone()
     if row is None:
