@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raseed import roles
 from raseed.demo_folder import (
@@ -29,6 +30,9 @@ from raseed.embedded_postgres import EmbeddedPostgres, PostgresUnavailable
 from raseed.run_folder import DataFolderBusy
 from raseed.settings import read_settings
 from raseed.supervisor import ChildSpec, Event, Supervisor, SupervisorError, role_argv
+
+if TYPE_CHECKING:
+    from firmware_sim.town import Town
 
 READY_POLL_S = 0.1
 # Who tries the demo should not wait the minute that a real utility waits before it believes a silence.
@@ -155,14 +159,13 @@ class Demo:
             self._say("first start: making a database, a broker and a town of 60 meters")
         await self.supervisor.start(self._postgres.child_spec(), broker.child_spec())
         env = self._environment(broker.mqtt_url)
-        await asyncio.gather(self._fill_database(), self.supervisor.start(*self._edge_specs(env)))
+        await asyncio.gather(self._fill_database(town), self.supervisor.start(*self._edge_specs(env)))
         await self.supervisor.start(*self._platform_specs(env))
         self.supervisor.publish(url=self.url, control_url=self.control_url)
 
-    async def _fill_database(self) -> None:
+    async def _fill_database(self, town: Town) -> None:
         import psycopg
 
-        from firmware_sim.town import build_town
         from portal.sign_in import create_staff
         from raseed.migrate import migrate
         from raseed.seed import seed
@@ -171,9 +174,7 @@ class Demo:
             self._say("database: tables made")
         passwords = keep_staff_passwords(self.folder)
         async with await psycopg.AsyncConnection.connect(self.database_url) as conn:
-            if await seed(
-                conn, build_town(), now=datetime.now(UTC), say=lambda line: self._say(f"town: {line}")
-            ):
+            if await seed(conn, town, now=datetime.now(UTC), say=lambda line: self._say(f"town: {line}")):
                 for name, role in STAFF.items():
                     await create_staff(
                         conn,
