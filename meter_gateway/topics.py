@@ -44,9 +44,14 @@ RELAY: Final = "raseed.relay"
 LINK_DOWN: Final = "raseed.link_down"
 LINK_UP: Final = "raseed.link_up"
 UNKNOWN_METER: Final = "raseed.unknown_meter"
+# Said by an edge about its own disk: values of a meter were given up to make room, or are gone with a broken file.
+DROPPED: Final = "raseed.dropped"
+OUTBOX_LOST: Final = "raseed.outbox_lost"
 # Said by the platform itself: counters began to contradict the last believed one; a person must look.
 COUNTER_SUSPECT: Final = "raseed.counter_suspect"
 COUNTER_BELIEVED: Final = "raseed.counter_believed"
+# Said by the platform itself: messages of an edge are missing, and the edge has nothing older left to say.
+SEQUENCE_GAP: Final = "raseed.sequence_gap"
 
 
 class PoisonMessage(ValueError):
@@ -93,7 +98,10 @@ class BornMeter(Struct, frozen=True):
 
 
 class Birth(Struct, frozen=True):
-    """First message of a session; `boot` grows by each start, `session` by each connection within it."""
+    """First message of a session; `boot` grows by each start, `session` by each connection within it.
+
+    `backlog` counts the messages older than a minute that wait on the edge's disk.
+    """
 
     edge: Edge
     kind: Literal["gateway", "meter"]
@@ -102,6 +110,7 @@ class Birth(Struct, frozen=True):
     sent: Millis
     config_version: Serial = 0
     meters: Annotated[list[BornMeter], Meta(max_length=MAX_DEVICES)] = []
+    backlog: Serial = 0
 
 
 class Death(Struct, frozen=True):
@@ -113,7 +122,7 @@ class Death(Struct, frozen=True):
 
 
 class Uplink(Struct, frozen=True):
-    """Records of one edge; (edge, boot, seq) names the message for ever."""
+    """Records of one edge; (edge, boot, seq) names the message for ever. `seq` begins with 1 in each boot."""
 
     edge: Edge
     boot: Serial
