@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from meter_gateway.vitals import PublishVitals, pool_vitals
 from portal import errors
 from portal.access import NotSignedIn, check_csrf, find_viewer
 from portal.i18n import load_languages
@@ -24,6 +25,7 @@ from portal.pages import account, desk, field, my, my_buy, my_tickets, my_token,
 from portal.pages.render import STATIC_DIR, error_page, make_templates
 from portal.rate_limit import TooManyAttempts
 from portal.runtime import Pool, Runtime, runtime_of
+from portal.vitals import PortalVitals
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ def make_app(
     provider_url: str,
     provider_secret: str,
     control_url: str,
+    publish_vitals: PublishVitals | None = None,
 ) -> FastAPI:
     """Build the portal. It starts, and says so politely, when the database is not there yet."""
     if len(secret_key) < 16:
@@ -72,9 +75,13 @@ def make_app(
         name="portal",
     )
 
+    answers: dict[str, int] = {}
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await pool.open(wait=False)
+        if publish_vitals is not None:
+            publish_vitals(lambda: PortalVitals(dict(answers), pool_vitals(pool.get_stats())))
         yield
         await pool.close(timeout=2)
 
@@ -103,7 +110,7 @@ def make_app(
     app.add_api_route("/ready", ready, methods=["GET"], include_in_schema=False)
     app.mount("/static", CachedFiles(directory=STATIC_DIR), name="static")
     _handle_errors(app)
-    app.add_middleware(Guard, form_targets=_form_targets(provider_url))
+    app.add_middleware(Guard, form_targets=_form_targets(provider_url), answers=answers)
     return app
 
 
@@ -151,10 +158,14 @@ class TooLarge(HTTPException):
 
 
 class Guard:
-    """Security headers on every answer, a ceiling on every body, and a page for what nobody foresaw."""
+    """Security headers on every answer, a ceiling on every body, and a page for what nobody foresaw.
 
-    def __init__(self, app: ASGIApp, form_targets: str) -> None:
+    Counts answers by the first digit of their status in `answers`.
+    """
+
+    def __init__(self, app: ASGIApp, form_targets: str, answers: dict[str, int]) -> None:
         self._app = app
+        self._answers = answers
         policy = (
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self';"
             " connect-src 'self'; manifest-src 'self'; base-uri 'none'; frame-ancestors 'none';"
@@ -180,6 +191,8 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                kind = f"{message['status'] // 100}xx"
+                self._answers[kind] = self._answers.get(kind, 0) + 1
                 present = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from uuid import UUID
 
 import httpx
@@ -18,12 +18,14 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from billing.provider_link import ProviderLink
 from billing.states import VendState
+from meter_gateway.vitals import PublishVitals, pool_vitals
 from portal import jobs
 from portal.key_sweep import KeySweep
 from portal.open_vault import open_vault
 from portal.outages import watch
 from portal.sell import Pool, deliver_token
 from portal.sweep import Sweep
+from portal.vitals import RoundCounts, WorkerVitals
 from token_engine.vault import EngineeringVault, VendingKeyVault
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ async def run(
     public_url: str,  # noqa: ARG001 - same
     outage_debounce_s: float,
     wrapping_key_file: str = "",
+    publish_vitals: PublishVitals | None = None,
 ) -> None:
     """Work until SIGTERM or SIGINT, through restarts of the database. Raises VaultDamaged for a bad key file."""
     stop = asyncio.Event()
@@ -73,6 +76,7 @@ async def run(
         provider_url=provider_url,
         provider_secret=provider_secret,
         outage_debounce_s=outage_debounce_s,
+        publish_vitals=publish_vitals,
     )
 
 
@@ -85,6 +89,7 @@ async def work(
     provider_secret: str,
     outage_debounce_s: float,
     key_vault: EngineeringVault | None = None,
+    publish_vitals: PublishVitals | None = None,
 ) -> None:
     """Work until `stop` is set; with a `key_vault` also at key changes and engineering tokens."""
     pool: Pool = AsyncConnectionPool(
@@ -98,15 +103,20 @@ async def work(
         name="worker",
     )
     await pool.open(wait=False)
+    counts = RoundCounts()
+    if publish_vitals is not None:
+        publish_vitals(
+            lambda: WorkerVitals(dict(counts.rounds), dict(counts.falls), pool_vitals(pool.get_stats()))
+        )
     # The address is our operator's own setting: no proxy of the environment stands between.
     async with httpx.AsyncClient(trust_env=False) as client:
         provider = ProviderLink(client, url=provider_url, secret=provider_secret)
         sweep = Sweep(pool, vault, provider, utc_now)
         tasks = [
-            asyncio.create_task(keep_running("jobs", lambda: work_jobs(database_url, pool, vault))),
+            asyncio.create_task(keep_running("jobs", lambda: work_jobs(database_url, pool, vault), counts)),
             # Each part by itself: an SMS does not wait behind a vault that is silent.
             *(
-                asyncio.create_task(keep_running(name, partial(repeat, part)))
+                asyncio.create_task(keep_running(name, partial(repeat, name, part, counts), counts))
                 for name, part in (
                     ("messages", sweep.send_messages),
                     ("stuck sales", sweep.deliver_stuck),
@@ -115,12 +125,14 @@ async def work(
                 )
             ),
             asyncio.create_task(
-                keep_running("outage watch", lambda: watch.run(pool, debounce_s=outage_debounce_s))
+                keep_running("outage watch", lambda: watch.run(pool, debounce_s=outage_debounce_s), counts)
             ),
         ]
         if key_vault is not None:
             keys = KeySweep(pool, key_vault, utc_now)
-            tasks.append(asyncio.create_task(keep_running("keys", partial(repeat, keys.round))))
+            tasks.append(
+                asyncio.create_task(keep_running("keys", partial(repeat, "keys", keys.round, counts), counts))
+            )
         try:
             await stop.wait()
         finally:
@@ -132,7 +144,7 @@ async def work(
             await pool.close(timeout=SHUTDOWN_S)
 
 
-async def keep_running(name: str, part: Callable[[], Awaitable[None]]) -> None:
+async def keep_running(name: str, part: Callable[[], Awaitable[None]], counts: RoundCounts) -> None:
     """Run one part for ever; after a fall again, told once until it ran steadily."""
     falling = False
     while True:
@@ -148,13 +160,15 @@ async def keep_running(name: str, part: Callable[[], Awaitable[None]]) -> None:
             if not falling:
                 log.exception("%s fell, and starts again", name)
         falling = True
+        counts.fell(name)
         await asyncio.sleep(RETRY_S)
 
 
-async def repeat(part: Callable[[], Awaitable[object]]) -> None:
+async def repeat(name: str, part: Callable[[], Awaitable[object]], counts: RoundCounts) -> None:
     """One round after the other. Raises psycopg.Error when the database is away."""
     while True:
         await part()
+        counts.ended(name, time())
         await asyncio.sleep(SWEEP_EVERY_S)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from raseed import keys_tool, money_tool, roles, token_tool
+from raseed.log_lines import set_up_logs
 from raseed.settings import SettingMissing, Settings, read_settings
 
 EXIT_USAGE = 2
@@ -21,12 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         settings = read_settings()
-        logging.basicConfig(
-            level=settings.log_level,
-            stream=sys.stderr,
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        )
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # its request lines carry addresses with ids
+        set_up_logs(level=settings.log_level, style=settings.log_format, ids={"role": options.command})
         return int(options.run(options, settings) or 0)
     except (SettingMissing, ValueError) as error:
         print(f"raseed {options.command}: {error}", file=sys.stderr)

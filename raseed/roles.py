@@ -4,9 +4,34 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from meter_gateway.vitals import PublishVitals
 from raseed.settings import Settings
+
+# What is silent for longer cannot do its work: eight polls of fifteen seconds, four reports of a gateway.
+SILENT_S = 120.0
+
+
+@contextmanager
+def exported(settings: Settings) -> Iterator[PublishVitals | None]:
+    """Answer /metrics, /health and /ready while a role runs, when RASEED_METRICS_PORT asks for it."""
+    if not settings.metrics_port:
+        yield None
+        return
+    from raseed.metrics import to_metrics
+    from raseed.observability import Exporter
+
+    exporter = Exporter(
+        host=settings.metrics_host, port=settings.metrics_port, to_metrics=to_metrics, silent_s=SILENT_S
+    )
+    exporter.start()
+    try:
+        yield exporter.publish
+    finally:
+        exporter.stop()
 
 
 def run_portal(_options: argparse.Namespace, settings: Settings) -> int:
@@ -16,16 +41,18 @@ def run_portal(_options: argparse.Namespace, settings: Settings) -> int:
     from portal.app import make_app
 
     refuse_demo_beyond_loopback(settings)
-    app = make_app(
-        database_url=settings.need("database_url"),
-        secret_key=settings.need("secret_key"),
-        demo=settings.demo,
-        public_url=settings.public_url,
-        provider_url=settings.need("provider_url"),
-        provider_secret=settings.need("provider_secret"),
-        control_url=settings.control_url,
-    )
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", server_header=False)
+    with exported(settings) as publish_vitals:
+        app = make_app(
+            database_url=settings.need("database_url"),
+            secret_key=settings.need("secret_key"),
+            demo=settings.demo,
+            public_url=settings.public_url,
+            provider_url=settings.need("provider_url"),
+            provider_secret=settings.need("provider_secret"),
+            control_url=settings.control_url,
+            publish_vitals=publish_vitals,
+        )
+        uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", server_header=False)
     return 0
 
 
@@ -33,18 +60,20 @@ def run_worker(_options: argparse.Namespace, settings: Settings) -> int:
     """Work through jobs until told to stop."""
     from portal import worker
 
-    asyncio.run(
-        worker.run(
-            database_url=settings.need("database_url"),
-            vault_file=settings.need("vault_file"),
-            secret_key=settings.need("secret_key"),
-            provider_url=settings.need("provider_url"),
-            provider_secret=settings.need("provider_secret"),
-            public_url=settings.public_url,
-            outage_debounce_s=settings.outage_debounce_s,
-            wrapping_key_file=settings.wrapping_key_file,
+    with exported(settings) as publish_vitals:
+        asyncio.run(
+            worker.run(
+                database_url=settings.need("database_url"),
+                vault_file=settings.need("vault_file"),
+                secret_key=settings.need("secret_key"),
+                provider_url=settings.need("provider_url"),
+                provider_secret=settings.need("provider_secret"),
+                public_url=settings.public_url,
+                outage_debounce_s=settings.outage_debounce_s,
+                wrapping_key_file=settings.wrapping_key_file,
+                publish_vitals=publish_vitals,
+            )
         )
-    )
     return 0
 
 

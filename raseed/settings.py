@@ -39,6 +39,9 @@ class Settings:
     outage_debounce_s: float
     headend_name: str
     log_level: str
+    log_format: str
+    metrics_host: str
+    metrics_port: int
 
     def need(self, name: str) -> str:
         """Return the text setting `name`, or raise SettingMissing saying how to set it."""
@@ -97,6 +100,9 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         outage_debounce_s=number("RASEED_OUTAGE_DEBOUNCE_S", "60"),
         headend_name=source.get("RASEED_HEADEND_NAME", "") or "headend-1",
         log_level=source.get("RASEED_LOG_LEVEL", "INFO"),
+        log_format=source.get("RASEED_LOG_FORMAT", "") or "text",
+        metrics_host=source.get("RASEED_METRICS_HOST", "") or "127.0.0.1",
+        metrics_port=int(number("RASEED_METRICS_PORT", "0")),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from billing import reconcile
 from portal import message_store, worker
+from portal.vitals import RoundCounts
 from tests.billing.world import make_house, make_tariffs, make_vault
 from tests.portal.sales import LossyVault, buy, event_of, one, settle
 from token_engine.software_vault import write_key_file
@@ -155,6 +156,7 @@ async def test_a_database_that_throws_it_out_gets_it_back(pool, database_url, ho
 _ROLE = """
 import asyncio, sys
 from portal import message_store, worker
+from portal.vitals import RoundCounts
 asyncio.run(worker.run(database_url=sys.argv[1], vault_file=sys.argv[2], secret_key="k" * 32,
     provider_url="http://127.0.0.1:9", provider_secret="s", public_url="http://us", outage_debounce_s=60.0))
 """
@@ -203,9 +205,11 @@ async def test_a_part_that_falls_is_started_again_and_told_once(monkeypatch, cap
             raise psycopg.OperationalError
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(worker.keep_running("part", part))
+    counts = RoundCounts()
+    task = asyncio.create_task(worker.keep_running("part", part, counts))
     async with asyncio.timeout(5):
         while falls < 6:
             await asyncio.sleep(0)
     task.cancel()
     assert [record.message for record in caplog.records] == ["part fell, and starts again"]
+    assert counts.falls == {"part": 5}
