@@ -31,3 +31,19 @@ class CommandNotFound(MeterGatewayError):
 
 class CommandNotOpen(MeterGatewayError):
     """The command has left for its meter and cannot be called back."""
+
+
+class InvalidTask(MeterGatewayError):
+    """A site task that makes no sense; `reason` is a short code for whoever words it."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class TaskConflict(MeterGatewayError):
+    """The idempotency key was used for another site task before."""
+
+
+class TaskNotFound(MeterGatewayError):
+    """No site task has this number."""
