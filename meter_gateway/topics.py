@@ -30,7 +30,7 @@ Millis = Annotated[int, Meta(ge=0, le=4_102_444_800_000)]
 SignedValue = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 Detail = dict[str, Any]
 
-Channel = Literal["counter", "credit", "load", "relay"]
+Channel = Literal["counter", "credit", "load", "relay", "reverse"]
 Quality = Literal["valid", "estimated", "suspect", "simulated"]
 CommandKind = Literal["token", "relay_open", "relay_close", "read_now"]
 ProgressState = Literal["ACCEPTED", "WRITTEN", "VERIFIED", "REJECTED", "EXPIRED", "UNKNOWN"]
@@ -50,6 +50,13 @@ OUTBOX_LOST: Final = "raseed.outbox_lost"
 # Said by the platform itself: counters began to contradict the last believed one; a person must look.
 COUNTER_SUSPECT: Final = "raseed.counter_suspect"
 COUNTER_BELIEVED: Final = "raseed.counter_believed"
+# A person said that a counter began again, and from where it is believed.
+COUNTER_REBASED: Final = "raseed.counter_rebased"
+# The meter's own clock is off by more than two minutes; said when it begins and when it is over.
+CLOCK_DRIFT: Final = "raseed.clock_drift"
+# Said by the platform's check of readings: water that never stops, energy or water that flows back.
+LEAK: Final = "raseed.leak"
+REVERSE: Final = "3.26.93.219"
 # Said by the platform itself: messages of an edge are missing, and the edge has nothing older left to say.
 SEQUENCE_GAP: Final = "raseed.sequence_gap"
 
@@ -59,7 +66,7 @@ class PoisonMessage(ValueError):
 
 
 class Reading(Struct, frozen=True, tag_field="type", tag="reading"):
-    """One measured value; units by channel: Wh|mL, Wh|mL, W|mL/h, DLMS relay state."""
+    """One measured value; units by channel: Wh|mL, Wh|mL, W|mL/h, DLMS relay state; reverse Wh|mL, cumulative."""
 
     meter: Drn
     channel: Channel

@@ -14,7 +14,13 @@ NEWEST: Final = timedelta(minutes=5)
 MAX_RISE_PER_HOUR: Final = {"electricity": 690_000, "water": 50_000_000}
 # What may pass between two readings of the same second: rounding and clock steps.
 SLACK: Final = {"electricity": 1_000, "water": 20_000}
-_LIMITS: Final = {"counter": (0, 2**53), "credit": (-(2**53), 2**53), "load": (0, 2**40), "relay": (0, 2)}
+_LIMITS: Final = {
+    "counter": (0, 2**53),
+    "credit": (-(2**53), 2**53),
+    "load": (0, 2**40),
+    "relay": (0, 2),
+    "reverse": (0, 2**53),
+}
 
 
 @dataclass(frozen=True, slots=True)
