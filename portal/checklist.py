@@ -151,7 +151,9 @@ def build_checklist(facts: Facts) -> list[Item]:
         _by_hand("wiring", newest),
         _link(facts),
         _by_hand("display", newest),
-        Item("photo", Mark.DONE if facts.photos else Mark.OPEN, required=False, detail={"count": facts.photos}),
+        Item(
+            "photo", Mark.DONE if facts.photos else Mark.OPEN, required=False, detail={"count": facts.photos}
+        ),
         _by_hand("seal", newest),
         _own_key(facts),
         _relay(facts, newest.get("relay")),
