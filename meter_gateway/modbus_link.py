@@ -1,29 +1,33 @@
-"""One Modbus bus over pymodbus: a request at a time, silence kept, and no answer taken for another's."""
+"""One Modbus bus: opened with patience, a request at a time, silence kept, no answer taken for another's."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
+import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from meter_gateway.profile import Profile, Read, Value
 from meter_gateway.registers import RegisterError
 from meter_gateway.site_file import BusAddress
 
 if TYPE_CHECKING:
-    from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
+    from meter_gateway.modbus_transport import BusTransport
 
 log = logging.getLogger(__name__)
 
 # Waits between attempts to open a bus, doubling, each spread by chance.
 CONNECT_MIN_S: Final = 0.5
 CONNECT_MAX_S: Final = 10.0
-# pymodbus closes a connection after some silent requests: bad on a converter with one dead meter. Never.
-_NEVER: Final = 1_000_000_000
+# A line that is never silent for so long carries somebody's noise: nothing can be asked on it.
+BABBLE_S: Final = 1.0
+# A gateway asks few different questions; a site of 247 meters of ten kinds has some hundred.
+_QUESTIONS: Final = 1024
+_EXCEPTION: Final = 0x80
 
 
 class ModbusError(Exception):
@@ -58,12 +62,32 @@ class Stranger(WrongAnswer):
         self.serial = serial
 
 
+@lru_cache(_QUESTIONS)
+def _question(read: Read) -> bytes:
+    """The PDU that asks for these registers. Raises ValueError outside Modbus' limits."""
+    from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadInputRegistersRequest
+
+    kind = ReadHoldingRegistersRequest if read.fc == 3 else ReadInputRegistersRequest
+    return bytes((read.fc,)) + kind(address=read.address, count=read.count).encode()
+
+
+@lru_cache(_QUESTIONS)
+def _words_of(count: int) -> struct.Struct:
+    return struct.Struct(f">{count}H")
+
+
+def _write_order(address: int, words: Sequence[int]) -> bytes:
+    from pymodbus.pdu.register_message import WriteMultipleRegistersRequest
+
+    return b"\x10" + WriteMultipleRegistersRequest(address=address, registers=list(words)).encode()
+
+
 class BusLink:
     """The connection of one bus. Its user makes one request at a time."""
 
     def __init__(self, address: BusAddress) -> None:
         self.address = address
-        self._client: AsyncModbusTcpClient | AsyncModbusSerialClient | None = None
+        self._transport: BusTransport | None = None
         self._free_at = 0.0
         self._connect_wait_s = 0.0
         self._connect_at = 0.0
@@ -71,112 +95,101 @@ class BusLink:
 
     async def read(self, unit: int, read: Read, gap_s: float = 0.0) -> list[int]:
         """Return exactly the registers asked for. Raises ModbusError."""
-        client = await self._ready(gap_s)
-        ask = client.read_holding_registers if read.fc == 3 else client.read_input_registers
-        answer = await self._request(ask(read.address, count=read.count, device_id=unit))
-        words: list[int] = list(answer.registers)
-        if len(words) != read.count:
+        answer = await self._ask(unit, _question(read), gap_s)
+        size = 2 * read.count
+        if len(answer) != size + 2 or answer[1] != size:
             await self._be_quiet()
-            raise WrongAnswer(f"{len(words)} registers for {read.count}")
-        return words
+            raise WrongAnswer(f"{len(answer) - 2} bytes for {read.count} registers")
+        return list(_words_of(read.count).unpack_from(answer, 2))
 
     async def write(self, unit: int, address: int, words: Sequence[int], gap_s: float = 0.0) -> None:
         """Write by one FC16, once: never repeated here. Raises ModbusError; after NoAnswer it may have happened."""
-        client = await self._ready(gap_s)
-        answer = await self._request(client.write_registers(address, list(words), device_id=unit))
-        if answer.address != address or answer.count != len(words):
+        order = _write_order(address, words)
+        try:
+            answer = await self._ask(unit, order, gap_s)
+        except WrongAnswer as error:
+            raise NoAnswer(str(error)) from None
+        if answer != order[:5]:  # a right answer repeats function, address and count
             await self._be_quiet()
             raise NoAnswer("the answer to the write is not its own")
 
     def close(self) -> None:
         """Close the connection."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
 
-    async def _ready(self, gap_s: float) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
-        if self._client is None or not self._client.connected:
-            await self._connect()
-        wait_s = self._free_at + gap_s - time.monotonic()
-        if wait_s > 0:
+    async def _ask(self, unit: int, pdu: bytes, gap_s: float) -> bytes:
+        """Send one request and return its answer, which is no exception's."""
+        from meter_gateway.modbus_transport import Lost, Silent
+
+        transport = await self._ready(gap_s)
+        silence_s = self.address.silence_s
+        try:
+            answer = await transport.ask(unit, pdu)
+        except Lost:
+            raise NoAnswer(f"bus {self.address.code} was lost under way") from None
+        except Silent:
+            await self._be_quiet()
+            raise NoAnswer(f"bus {self.address.code}: nobody answers") from None
+        except asyncio.CancelledError:
+            # The answer may still come, and nobody will wait for it.
+            silence_s += self.address.timeout_s + self.address.quiet_s
+            raise
+        finally:
+            self._free_at = max(self._free_at, time.monotonic() + silence_s)
+        if answer[0] == pdu[0]:
+            return answer
+        if answer[0] != pdu[0] | _EXCEPTION or len(answer) < 2:
+            await self._be_quiet()
+            raise WrongAnswer(f"function {answer[0]} for {pdu[0]}")
+        raise Refused(answer[1])
+
+    async def _ready(self, gap_s: float) -> BusTransport:
+        transport = self._transport
+        if transport is None or not transport.is_open:
+            transport = await self._connect()
+        give_up_at = 0.0
+        while True:
+            now = time.monotonic()
+            free_at = max(self._free_at, transport.heard_at + self.address.silence_s)
+            # In a loop: a sleep may end a little early, and a line that speaks meanwhile is not silent.
+            if (wait_s := free_at + gap_s - now) <= 0:
+                break
+            give_up_at = give_up_at or now + wait_s + BABBLE_S
+            if now > give_up_at:
+                raise BusDown(f"bus {self.address.code} is never silent")
             await asyncio.sleep(wait_s)
-        if self._client is None or not self._client.connected:
+        if not transport.is_open:
             raise BusDown(f"bus {self.address.code} was lost")
-        return self._client
+        return transport
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> BusTransport:
+        from meter_gateway.modbus_transport import BusTransport
+
         self.close()
         now = time.monotonic()
         if now < self._connect_at:
             raise BusDown(f"bus {self.address.code} is away")
-        client = self._make_client()
-        client.set_max_no_responses(_NEVER)
+        transport = BusTransport(self.address)
         try:
-            connected = await client.connect()
-        except Exception as error:  # noqa: BLE001 - termios.error of a serial port is no OSError
+            await transport.open()
+        except OSError as error:
             log.debug("bus %s: %s", self.address.code, error)
-            connected = False
-        if not connected:
-            client.close()
+            transport.close()
             if not self._is_lost:
                 log.warning("bus %s does not open, trying on", self.address.code)
             self._is_lost = True
             self._connect_wait_s = min(max(CONNECT_MIN_S, 2 * self._connect_wait_s), CONNECT_MAX_S)
             self._connect_at = now + self._connect_wait_s * random.uniform(0.8, 1.2)
-            raise BusDown(f"bus {self.address.code} does not open")
+            raise BusDown(f"bus {self.address.code} does not open") from None
         if self._is_lost:
             log.info("bus %s is open again", self.address.code)
         self._is_lost = False
         self._connect_wait_s = 0.0
-        self._client = client
-        self._free_at = time.monotonic() + self.address.silence_s
-
-    def _make_client(self) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
-        from pymodbus import FramerType
-
-        logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
-        address = self.address
-        if address.framer == "rtu":
-            from pymodbus.client import AsyncModbusSerialClient
-
-            if not os.path.exists(address.tty):  # noqa: PTH110 - a tty that is not there yet
-                raise BusDown(f"bus {address.code}: {address.tty} is not there")
-            return AsyncModbusSerialClient(
-                address.tty,
-                baudrate=address.baud,
-                timeout=address.timeout_s,
-                retries=0,
-                reconnect_delay=0,
-                name=address.code,
-            )
-        from pymodbus.client import AsyncModbusTcpClient
-
-        return AsyncModbusTcpClient(
-            address.host,
-            port=address.port,
-            framer=FramerType.SOCKET if address.framer == "tcp" else FramerType.RTU,
-            timeout=address.timeout_s,
-            retries=0,
-            reconnect_delay=0,
-            name=address.code,
-        )
-
-    async def _request(self, request: Any) -> Any:
-        from pymodbus.exceptions import ConnectionException, ModbusException
-
-        try:
-            answer = await request
-        except ConnectionException as error:
-            self.close()
-            raise BusDown(str(error)) from None
-        except (ModbusException, OSError, ValueError) as error:
-            await self._be_quiet()
-            raise NoAnswer(f"bus {self.address.code}: {type(error).__name__}") from None
-        finally:
-            self._free_at = max(self._free_at, time.monotonic() + self.address.silence_s)
-        if answer.isError():
-            raise Refused(int(getattr(answer, "exception_code", 0)))
-        return answer
+        self._transport = transport
+        self._free_at = max(self._free_at, time.monotonic() + self.address.silence_s)
+        return transport
 
     async def _be_quiet(self) -> None:
         """Let an answer that is still under way pass by, so that the next request cannot get it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 Framer = Literal["tcp", "rtu", "rtu_over_tcp"]
+Parity = Literal["none", "even", "odd"]
 # A meter on a wire answers within this time or not at all; a site may say otherwise.
 DEFAULT_TIMEOUT_S: Final = {"tcp": 1.0, "rtu": 0.6, "rtu_over_tcp": 1.0}
 # After a time-out on a shared wire: how long the latest answer may still be under way.
@@ -22,7 +23,7 @@ class InvalidSite(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class BusAddress:
-    """One bus: host and port (tcp, rtu_over_tcp), or tty and baud rate (rtu)."""
+    """One bus: host and port (tcp, rtu_over_tcp), or tty, baud rate, parity and stop bits (rtu)."""
 
     code: str
     framer: Framer
@@ -32,6 +33,8 @@ class BusAddress:
     baud: int
     timeout_s: float
     quiet_s: float
+    parity: Parity = "none"
+    stopbits: int = 1
 
     @property
     def is_rtu(self) -> bool:
@@ -100,4 +103,7 @@ def _bus(entry: Mapping[str, Any]) -> BusAddress:
         raise InvalidSite(f"bus {code}: baud, timeout_s and quiet_s are numbers") from None
     if baud < 300 or not 0 < timeout_s <= 10 or not 0 <= quiet_s <= 10:
         raise InvalidSite(f"bus {code}: baud from 300, timeout_s and quiet_s up to 10")
-    return BusAddress(code, framer, host, port, tty, baud, timeout_s, quiet_s)
+    parity, stopbits = entry.get("parity", "none"), entry.get("stopbits", 1)
+    if parity not in ("none", "even", "odd") or stopbits not in (1, 2):
+        raise InvalidSite(f"bus {code}: parity is none, even or odd, and stopbits 1 or 2")
+    return BusAddress(code, framer, host, port, tty, baud, timeout_s, quiet_s, parity, stopbits)

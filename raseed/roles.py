@@ -52,7 +52,14 @@ def run_portal(_options: argparse.Namespace, settings: Settings) -> int:
             control_url=settings.control_url,
             publish_vitals=publish_vitals,
         )
-        uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", server_header=False)
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="asyncio",
+            log_level="warning",
+            server_header=False,
+        )
     return 0
 
 
@@ -93,15 +100,19 @@ def run_headend(options: argparse.Namespace, settings: Settings) -> int:
 
 def run_gateway(options: argparse.Namespace, settings: Settings) -> int:
     """Talk to the meters of one site until told to stop."""
+    import uvloop
+
     from meter_gateway import gateway
 
-    asyncio.run(
-        gateway.run(
-            mqtt_url=settings.need("mqtt_url"),
-            site_file=Path(options.config or settings.need("site_file")),
-            state_dir=Path(settings.need("state_dir")),
+    # Twice as many answers of meters a second as asyncio's own loop, for one megabyte (docs/bus.md).
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(
+            gateway.run(
+                mqtt_url=settings.need("mqtt_url"),
+                site_file=Path(options.config or settings.need("site_file")),
+                state_dir=Path(settings.need("state_dir")),
+            )
         )
-    )
     return 0
 
 

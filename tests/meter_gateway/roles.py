@@ -17,9 +17,10 @@ class Role:
     """One role in a child process; `kill` is SIGKILL."""
 
     def __init__(self, module: str, **arguments: str) -> None:
+        loop = "uvloop" if module == "gateway" else "asyncio"  # each as `raseed` starts it
         self.code = (
-            f"import asyncio, logging; logging.basicConfig(level=logging.INFO);"
-            f"from meter_gateway import {module} as role; asyncio.run(role.run(**{arguments!r}))"
+            f"import {loop} as loop, logging; logging.basicConfig(level=logging.INFO);"
+            f"from meter_gateway import {module} as role; loop.run(role.run(**{arguments!r}))"
         )
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -21,6 +21,12 @@ CREDIT = Read(3, 0x1010, 4)
 COUNTER = Read(3, 0x1080, 4)
 
 
+@pytest.fixture
+def anyio_backend():
+    """The loop that the gateway runs on."""
+    return "asyncio", {"use_uvloop": True}
+
+
 class Line:
     """A pty with two meters; `asked` holds the requests that reached them."""
 
