@@ -7,7 +7,7 @@ import logging
 import random
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -88,6 +88,7 @@ class BusLink:
     def __init__(self, address: BusAddress) -> None:
         self.address = address
         self._transport: BusTransport | None = None
+        self._tap: Callable[[bool, bytes], None] | None = None
         self._free_at = 0.0
         self._connect_wait_s = 0.0
         self._connect_at = 0.0
@@ -112,6 +113,21 @@ class BusLink:
         if answer != order[:5]:  # a right answer repeats function, address and count
             await self._be_quiet()
             raise NoAnswer("the answer to the write is not its own")
+
+    @property
+    def tap(self) -> Callable[[bool, bytes], None] | None:
+        """Who is told each frame that leaves and all bytes that come, as (is_sent, bytes); None: nobody."""
+        return self._tap
+
+    @tap.setter
+    def tap(self, tap: Callable[[bool, bytes], None] | None) -> None:
+        self._tap = tap
+        if self._transport is not None:
+            self._transport.tap = tap
+
+    async def open(self) -> None:
+        """Open the connection now, if it is not open. Raises BusDown."""
+        await self._ready(0.0)
 
     def close(self) -> None:
         """Close the connection."""
@@ -172,6 +188,7 @@ class BusLink:
         if now < self._connect_at:
             raise BusDown(f"bus {self.address.code} is away")
         transport = BusTransport(self.address)
+        transport.tap = self._tap
         try:
             await transport.open()
         except OSError as error:

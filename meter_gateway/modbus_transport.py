@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Callable
 from typing import Final, cast
 
 from pymodbus.framer import FramerRTU, FramerSocket
@@ -40,6 +41,7 @@ class BusTransport(asyncio.Protocol):
     def __init__(self, address: BusAddress) -> None:
         self.is_open = False
         self.heard_at = 0.0
+        self.tap: Callable[[bool, bytes], None] | None = None  # told (is_sent, bytes): somebody looks on
         self._address = address
         self._is_rtu = address.is_rtu
         self._framer = (FramerRTU if address.is_rtu else FramerSocket)(DecodePDU(is_server=False))
@@ -84,7 +86,10 @@ class BusTransport(asyncio.Protocol):
         self._deadline = time.monotonic() + self._address.timeout_s
         if self._timer is None:
             self._timer = self._loop.call_later(self._address.timeout_s, self._look)
-        line.write(self._framer.encode(pdu, unit, number))
+        frame = self._framer.encode(pdu, unit, number)
+        if self.tap is not None:
+            self.tap(True, frame)
+        line.write(frame)
         try:
             return await waiter
         finally:
@@ -124,6 +129,8 @@ class BusTransport(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Look for the answer that is waited for; everything else is dropped."""
+        if self.tap is not None:
+            self.tap(False, data)
         if self._is_rtu:
             self.heard_at = time.monotonic()
             self._hunt(data)
