@@ -78,7 +78,7 @@ def test_a_relay_order_through_the_mailbox_and_its_result():
     assert (shown["relay"], shown["relay_reason"]) == (0, "order")
     state, _, _ = run_command(fresh(E, credit=0), 10, "relay_close", "", NOW_MS)
     shown = read_all(state)
-    assert (shown["command_status"], shown["command_detail"]) == ("REFUSED", 1)
+    assert (shown["command_status"], shown["command_detail"]) == ("REFUSED", "no_credit")
 
 
 def test_partial_and_unarmed_writes_are_refused():
