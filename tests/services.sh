@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# As root on Debian: install the real broker, the browser and what makes the TimescaleDB root. Elsewhere: say what is missing.
+# As root on Debian: install the real broker, the browser, what makes the TimescaleDB root, and foreign clients of the wire. Elsewhere: say what is missing.
 set -euo pipefail
 wanted=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || wanted+=(mosquitto)
@@ -7,6 +7,9 @@ command -v chromium >/dev/null || wanted+=(chromium)
 command -v debootstrap >/dev/null || [ -x /usr/sbin/debootstrap ] || wanted+=(debootstrap)
 command -v softhsm2-util >/dev/null || wanted+=(softhsm2)
 command -v pdftoppm >/dev/null || wanted+=(poppler-utils)
+command -v mosquitto_pub >/dev/null || wanted+=(mosquitto-clients)
+command -v cc >/dev/null || wanted+=(gcc libc6-dev)
+[ -e /usr/include/modbus/modbus.h ] || wanted+=(libmodbus-dev)
 [ ${#wanted[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "test services: installing ${wanted[*]} …"

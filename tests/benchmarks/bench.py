@@ -16,15 +16,28 @@ ROUND_S = (
 MAX_CALLS = 1_000_000  # a call that costs nothing measurable shall not be repeated for ever
 
 
+def pace(rate: float) -> str:
+    """A rate as people compare it: 1.23 M/s, 45.6 k/s, 138 /s."""
+    for size, unit in ((1e6, "M/s"), (1e3, "k/s")):
+        if rate >= size:
+            return f"{rate / size:.3g} {unit}"
+    return f"{rate:.3g} /s"
+
+
 @dataclass(frozen=True)
 class Case:
-    """`work()` makes `items` things. `anchor` names the case it is held against, `goal` the least ratio."""
+    """`work()` makes `items` things. `anchor` names the case it is held against, `goal` the least ratio.
+
+    With `every_round` each round must reach the goal, not their median; `show` writes a figure.
+    """
 
     name: str
     work: Callable[[], object]
     items: int = 1
     anchor: str | None = None
     goal: float | None = None
+    every_round: bool = False
+    show: Callable[[float], str] = pace
 
 
 @dataclass
@@ -46,7 +59,7 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        return statistics.median(self.ratios)
+        return min(self.ratios) if self.case.every_round else statistics.median(self.ratios)
 
     @property
     def met(self) -> bool:
@@ -82,19 +95,26 @@ def measure(cases: Sequence[Case], seconds: float = ROUND_S) -> list[Measured]:
         for case in cases:
             repeats = calls[case.name]
             measured[case.name].rates.append(case.items * repeats / timed(case.work, repeats))
+    compare(measured)
+    return list(measured.values())
+
+
+def measure_rates(cases: Sequence[Case]) -> list[Measured]:
+    """The same for cases whose `work()` measures itself and returns a rate: several processes, wall clock."""
+    measured = {case.name: Measured(case) for case in cases}
+    for _ in range(ROUNDS):
+        for case in cases:
+            measured[case.name].rates.append(case.work())
+    compare(measured)
+    return list(measured.values())
+
+
+def compare(measured: dict[str, Measured]) -> None:
+    """Hold each round against its anchor's of the same round."""
     for one in measured.values():
         if one.case.anchor:
             anchor = measured[one.case.anchor]
             one.ratios = [ours / theirs for ours, theirs in zip(one.rates, anchor.rates, strict=True)]
-    return list(measured.values())
-
-
-def pace(rate: float) -> str:
-    """A rate as people compare it: 1.23 M/s, 45.6 k/s, 138 /s."""
-    for size, unit in ((1e6, "M/s"), (1e3, "k/s")):
-        if rate >= size:
-            return f"{rate / size:.3g} {unit}"
-    return f"{rate:.3g} /s"
 
 
 def table(measured: Sequence[Measured]) -> str:
@@ -109,8 +129,8 @@ def table(measured: Sequence[Measured]) -> str:
         goal = one.case.goal
         verdict = "" if goal is None else f"≥ {goal:g} {'met' if one.met else 'MISSED'}"
         lines.append(
-            f"| {one.case.name} | {pace(one.rate)} ± {one.spread / 2:.0%} "
-            f"| {f'{pace(anchor.rate)} ({anchor.case.name})' if anchor else ''} "
+            f"| {one.case.name} | {one.case.show(one.rate)} ± {one.spread / 2:.0%} "
+            f"| {f'{anchor.case.show(anchor.rate)} ({anchor.case.name})' if anchor else ''} "
             f"| {f'{one.ratio:.3g}' if anchor else ''} | {verdict} |"
         )
     return "\n".join(lines)
@@ -121,6 +141,19 @@ def report(title: str, cases: Sequence[Case], seconds: float = ROUND_S) -> int:
     measured = measure(cases, seconds)
     print(f"{title}: Python {platform.python_version()} on {platform.machine()}, one thread, processor time,")
     print(f"median of {ROUNDS} rounds of {seconds} s each, ± half the distance from slowest to fastest\n")
+    return conclude(measured)
+
+
+def report_rates(title: str, cases: Sequence[Case]) -> int:
+    """The same for cases that measure themselves."""
+    measured = measure_rates(cases)
+    print(f"{title}: Python {platform.python_version()} on {platform.machine()},")
+    print(f"median of {ROUNDS} rounds, ± half the distance from slowest to fastest\n")
+    return conclude(measured)
+
+
+def conclude(measured: Sequence[Measured]) -> int:
+    """Print the table; 1 when a goal is missed."""
     print(table(measured))
     missed = [one.case.name for one in measured if not one.met]
     print(f"\n{len(missed)} goals missed" + (f": {', '.join(missed)}" if missed else ""))
