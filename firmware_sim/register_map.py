@@ -145,6 +145,7 @@ def register_values(
         # A quiet supply: a tenth of a volt up and down with the second.
         "voltage": 238_000 + clock_s % 7 * 300,
         "battery": 3_600,
+        "frequency": 50_000,
         "power_limit": state.power_limit_w,
     }
     return values | _token_log(state) | _mailbox_results(state, now_ms, faults)

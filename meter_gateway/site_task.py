@@ -115,7 +115,9 @@ def number_registers(profile_name: str) -> tuple[str, ...]:
 def _scan(argument: Mapping[str, Any], framer: str) -> dict[str, Any]:
     first, last = _integer(argument, "first", FIRST_UNIT), _integer(argument, "last", LAST_UNIT)
     if not FIRST_UNIT <= first <= last <= LAST_UNIT:
-        raise InvalidTask("unit_range", f"units are {FIRST_UNIT} to {LAST_UNIT}, the first not after the last")
+        raise InvalidTask(
+            "unit_range", f"units are {FIRST_UNIT} to {LAST_UNIT}, the first not after the last"
+        )
     bauds = list(dict.fromkeys(argument.get("bauds") or ()))
     parities = list(dict.fromkeys(argument.get("parities") or ("N",)))
     if framer != "rtu" and (bauds or parities != ["N"]):

@@ -121,9 +121,7 @@ async def find_task_by_key(conn: psycopg.AsyncConnection, idempotency_key: str) 
     return await _find(conn, "WHERE idempotency_key = %s", (idempotency_key,))
 
 
-async def find_last_task(
-    conn: psycopg.AsyncConnection, *, site: str, bus: str, kind: str
-) -> SiteTask | None:
+async def find_last_task(conn: psycopg.AsyncConnection, *, site: str, bus: str, kind: str) -> SiteTask | None:
     """Return the newest task of a kind on a bus."""
     return await _find(
         conn, "WHERE site = %s AND bus = %s AND kind = %s ORDER BY id DESC LIMIT 1", (site, bus, kind)

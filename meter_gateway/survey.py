@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -119,9 +120,10 @@ def estimate_s(kind: str, argument: Mapping[str, Any], *, framer: str, baud: int
     if kind == "trace":
         return float(argument["seconds"])
     if kind == "scan":
-        units = argument["last"] - argument["first"] + 1
+        units = int(argument["last"]) - int(argument["first"]) + 1
+        asked_s = float(argument["timeout_ms"]) / 1000
         return sum(
-            units * ((argument["timeout_ms"] / 1000 or scan_timeout_s(framer, line.baud)) + SCAN_QUIET_S)
+            units * ((asked_s or scan_timeout_s(framer, line.baud)) + SCAN_QUIET_S)
             for line in scan_lines(argument, baud=baud)
         )
     if kind == "probe":
@@ -165,13 +167,13 @@ def decode_heard(profile: Profile, heard: Heard) -> tuple[dict[str, Value], list
     for block in dict.fromkeys((*profile.fast, *profile.slow)):
         for name in profile.names_of((block,)):
             register = profile.registers[name]
-            keys = [(register.fc, register.address + i) for i in range(register.count)]
-            if not all(key in heard.words for key in keys):
+            if not all((register.fc, register.address + i) in heard.words for i in range(register.count)):
                 continue
             try:
-                values[name] = register.decode([heard.words[key] for key in keys])
-            except RegisterError:
-                broken.append(name)
+                values.update(profile.decode((name,), heard.words))
+            except RegisterError as error:
+                if "was not read" not in str(error):  # its multiplier stands elsewhere
+                    broken.append(name)
     for total, members in profile.sums.items():
         parts = [values.get(member) for member in members]
         if all(isinstance(part, int) for part in parts):
@@ -188,7 +190,11 @@ def score_profile(profile: Profile, heard: Heard) -> Score:
         code = heard.refused[read]
         said = f"exception {code}" if code else "silence"
         reasons.append(
-            Reason("refuses", -40, f"the meter answers {said} to {read.count} registers from 0x{read.address:04X}")
+            Reason(
+                "refuses",
+                -40,
+                f"the meter answers {said} to {read.count} registers from 0x{read.address:04X}",
+            )
         )
     reasons += [Reason("no_sense", -40, f"{name} holds nothing that it could mean", name) for name in broken]
     reasons += _identity(profile, values)
@@ -208,7 +214,9 @@ def _identity(profile: Profile, values: Mapping[str, Value]) -> list[Reason]:
     serial = values.get(IDENTITY)
     if isinstance(serial, str):
         if is_drn(serial):
-            reasons.append(Reason("serial_is_drn", 40, f"serial number {serial}, check digit right", IDENTITY, serial))
+            reasons.append(
+                Reason("serial_is_drn", 40, f"serial number {serial}, check digit right", IDENTITY, serial)
+            )
         elif serial:
             reasons.append(Reason("serial_text", 10, f"serial number {serial}", IDENTITY, serial))
         else:
@@ -233,31 +241,41 @@ def is_drn(text: str) -> bool:
 def _plausible(profile: Profile, values: Mapping[str, Value]) -> list[Reason]:
     reasons: list[Reason] = []
     for name, value in values.items():
-        if not isinstance(value, int):
+        quantity = _PHASE.sub("", name)
+        # A phase that is not connected reads nothing, and says nothing about the map.
+        if not isinstance(value, int) or quantity not in _WEIGHTS or (value == 0 and quantity != name):
             continue
-        judged = _judge(profile, name, value)
-        if judged is not None:
-            good, what = judged
-            points = (20 if good else -40) if name.startswith(("voltage", "counter")) else (8 if good else -30)
-            shown = show(value, unit_of(profile, name))
-            reasons.append(
-                Reason("plausible" if good else "implausible", points, f"{name} {shown}: {what}", name, value)
-            )
+        fits, what = _fits(profile, quantity, value)
+        good, bad, zero = _WEIGHTS[quantity]
+        text = f"{name} {show(value, unit_of(profile, name))}: {what}"
+        if value == 0:
+            reasons.append(Reason("zero", zero, text, name, value))
+        elif not fits:
+            reasons.append(Reason("implausible", bad, text, name, value))
+        elif quantity == name:
+            reasons.append(Reason("plausible", good, text, name, value))
     return reasons
 
 
-def _judge(profile: Profile, name: str, value: int) -> tuple[bool, str] | None:
-    if name.startswith("voltage"):
-        low, high = VOLTAGE_MV
-        # A three-phase meter on one phase reads nothing on the others.
-        return (low <= value <= high or (value == 0 and name != "voltage")), "a supply has 180 to 260 V"
-    if name.startswith("frequency"):
+_PHASE: Final = re.compile(r"_[23]$")
+# Points for a value that fits, for one that cannot be, and for nothing at all.
+_WEIGHTS: Final = {
+    "voltage": (20, -40, -40),
+    "frequency": (15, -30, -5),
+    "counter": (15, -40, 2),
+    "load": (5, -30, 1),
+}
+
+
+def _fits(profile: Profile, quantity: str, value: int) -> tuple[bool, str]:
+    if quantity == "voltage":
+        return VOLTAGE_MV[0] <= value <= VOLTAGE_MV[1], "a supply has 180 to 260 V"
+    if quantity == "frequency":
         return any(low <= value <= high for low, high in FREQUENCIES_MHZ), "a supply has 50 or 60 Hz"
-    if name == "counter":
-        return 0 <= value <= COUNTER_MAX[profile.commodity], "a counter is not negative and not a lifetime too high"
-    if name == "load":
-        return abs(value) <= LOAD_MAX[profile.commodity], "a house does not draw more"
-    return None
+    if quantity == "counter":
+        most = COUNTER_MAX[profile.commodity]
+        return 0 <= value <= most, "a counter is not negative and not beyond a lifetime's use"
+    return abs(value) <= LOAD_MAX[profile.commodity], "a house does not draw more than its supply carries"
 
 
 def rank(scores: Iterable[Score]) -> list[Score]:
