@@ -11,8 +11,10 @@ from typing import Final
 
 from meter_gateway.bus_worker import BusWorker
 from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, MqttLink
-from meter_gateway.outbox import WINDOW, OutboxWindow
-from meter_gateway.outbox_store import OutboxStore, StoredMessage
+from meter_gateway.outbox import HISTORICAL_MS, HISTORY_PER_S, MessageKey, OutboxWindow, Pace
+from meter_gateway.outbox_file import OutboxFull
+from meter_gateway.outbox_queue import StoredMessage
+from meter_gateway.outbox_store import OutboxStore
 from meter_gateway.site_file import Site, parse_site
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
 from meter_gateway.topics import (
@@ -35,11 +37,9 @@ log = logging.getLogger(__name__)
 
 # Resends are looked for this often.
 SEND_S: Final = 1.0
-# A message older than this was queued: its values are history, not the present.
-HISTORICAL_MS: Final = 60_000
 # A clock before this day (2026-01-01) was never set.
 CLOCK_MS: Final = 1_767_225_600_000
-HOUSEKEEPING_S: Final = 600.0
+HOUSEKEEPING_S: Final = 60.0
 
 
 def _now_ms() -> int:
@@ -49,10 +49,13 @@ def _now_ms() -> int:
 class Gateway:
     """Glue of one site: config to workers, commands to the journal, the outbox to MQTT."""
 
-    def __init__(self, site: Site, store: OutboxStore, mqtt_url: str) -> None:
+    def __init__(
+        self, site: Site, store: OutboxStore, mqtt_url: str, history_per_s: float = HISTORY_PER_S
+    ) -> None:
         self._site = site
         self._store = store
         self._window = OutboxWindow()
+        self._pace = Pace(history_per_s)
         self._wake = asyncio.Event()
         self._config = store.find_config() or Config(0, 2.0, [])
         self._workers: dict[str, BusWorker] = {}
@@ -123,11 +126,16 @@ class Gateway:
             if isinstance(event, Connected):
                 self._window.reconnected()
                 self._say_birth()
+                self._tell_dropped()
                 self._wake.set()
             elif isinstance(event, Disconnected):
                 log.debug("offline: records wait on disk")
             else:
-                await self._take(event)
+                try:
+                    await self._take(event)
+                except OutboxFull as error:
+                    # Not taken: the headend says it again, a command until its deadline.
+                    log.error("%s is not taken: %s", event.topic, error)  # noqa: TRY400
                 self._link.ack(event)
 
     async def _take(self, message: Incoming) -> None:
@@ -165,6 +173,7 @@ class Gateway:
         log.info("config %d: %d devices", config.version, len(config.devices))
         changed = (config.poll_s, config.devices) != (self._config.poll_s, self._config.devices)
         self._store.save_config(config)
+        self._store.tell_broken([device.drn for device in config.devices], _now_ms())
         self._config = config
         if changed:
             await self._stop_workers()
@@ -180,37 +189,63 @@ class Gateway:
             sent=_now_ms(),
             config_version=self._config.version,
             meters=[BornMeter(device.drn, device.profile) for device in self._config.devices],
+            backlog=self._store.queue.backlog(_now_ms()),
         )
         self._link.publish(up_topic(self._site.code, Birth), encode(birth))
 
     async def _send(self) -> None:
-        kept_house_at = 0.0
+        kept_house_at = -HOUSEKEEPING_S
         while True:
             if self._link.connected:
                 self._send_due()
             if time.monotonic() - kept_house_at > HOUSEKEEPING_S:
                 kept_house_at = time.monotonic()
-                self._store.forget_settled(_now_ms())
-                gone = self._store.trim()
-                if gone:
-                    log.warning("%d messages of loads were given up: the platform is away too long", gone)
+                self._keep_house()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SEND_S):
                     await self._wake.wait()
             self._wake.clear()
 
+    def _keep_house(self) -> None:
+        now_ms = _now_ms()
+        try:
+            self._store.breathe()
+            self._store.forget_settled(now_ms)
+            gone = self._store.trim(now_ms)
+            if gone:
+                log.warning("%d messages of telemetry were given up: the platform is away too long", gone)
+        except OutboxFull as error:
+            log.error("%s", error)  # noqa: TRY400 - its text says all
+        if self._link.connected:
+            self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        """Say what was given up; not before the line is back, or each slice would fill the disk with an event."""
+        with contextlib.suppress(OutboxFull):
+            self._store.tell_dropped(_now_ms())
+
     def _send_due(self) -> None:
-        now = time.monotonic()
-        keys = self._window.overdue(now)
-        fresh = [key for key in self._store.list_keys(WINDOW) if not self._window.is_under_way(key)]
-        for key in [*keys, *fresh[: max(0, self._window.room)]]:
-            message = self._store.find_message(key)
-            if message is None:
-                self._window.receipted(key[0], [(key[1], key[1])])
-            elif self._publish(message):
-                self._window.sent(key, now)
-            else:
+        """Say again what has no receipt, then what is new, then history as fast as it may."""
+        now, now_ms, queue = time.monotonic(), _now_ms(), self._store.queue
+        live = [key for key in queue.list_live(now_ms) if not self._window.is_under_way(key)]
+        for key in [*self._window.overdue(now), *live[: max(0, self._window.room)]]:
+            if not self._say(key, now, is_history=False):
                 return
+        room = min(self._window.history_room, self._pace.allowed(now))
+        for key in queue.list_history(now_ms, room, self._window.under_way):
+            if not self._say(key, now, is_history=True):
+                return
+            self._pace.spend()
+
+    def _say(self, key: MessageKey, now: float, *, is_history: bool) -> bool:
+        message = self._store.find_message(key)
+        if message is None:
+            self._window.receipted(key[0], [(key[1], key[1])])
+            return True
+        if not self._publish(message):
+            return False
+        self._window.sent(key, now, is_history=is_history)
+        return True
 
     def _publish(self, message: StoredMessage) -> bool:
         now = _now_ms()
@@ -220,7 +255,7 @@ class Gateway:
             seq=message.seq,
             sent=now,
             records=message.records,
-            historical=message.boot != self._store.boot or now - message.made_ms > HISTORICAL_MS,
+            historical=message.boot != self._store.boot or abs(now - message.made_ms) > HISTORICAL_MS,
             clock_ok=now > CLOCK_MS,
         )
         return self._link.publish(up_topic(self._site.code, Uplink), encode(uplink))

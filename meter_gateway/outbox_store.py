@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from meter_gateway.outbox import MessageKey
-from meter_gateway.topics import MAX_RECORDS, Command, Config, Progress, Reading, Record
+from meter_gateway.outbox import MessageKey, Quota
+from meter_gateway.outbox_file import BrokenFile, OutboxFull, Reserve, is_full, open_outbox
+from meter_gateway.outbox_queue import TRIM_SLICE, OutboxQueue, StoredMessage
+from meter_gateway.topics import OUTBOX_LOST, Command, Config, Event, Progress, Record
 from meter_gateway.watch import Memory
 
-# A year of four readings each half minute from 30 meters is 4 million messages at worst; long before that
-# the plain load curve goes first, counters, credits and answers never.
-MAX_MESSAGES: Final = 200_000
-# Trimmed in slices, so that one call stays short.
-TRIM_SLICE: Final = 1_000
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
 # Answers are kept for repeats this long after they were given.
 KEEP_SETTLED_MS: Final = 40 * 86_400_000
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS message (
-  boot INTEGER NOT NULL, seq INTEGER NOT NULL, made_ms INTEGER NOT NULL, droppable INTEGER NOT NULL,
-  records BLOB NOT NULL, PRIMARY KEY (boot, seq)) STRICT;
-CREATE INDEX IF NOT EXISTS message_droppable ON message (boot, seq) WHERE droppable = 1;
 CREATE TABLE IF NOT EXISTS command (
   place INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER NOT NULL UNIQUE, meter TEXT NOT NULL, kind TEXT NOT NULL,
   argument TEXT NOT NULL, expires_ms INTEGER NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '{}',
@@ -37,17 +35,6 @@ CREATE INDEX IF NOT EXISTS command_open ON command (place) WHERE state NOT IN ('
 CREATE TABLE IF NOT EXISTS memory (drn TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
 SETTLED: Final = frozenset({"VERIFIED", "REJECTED", "EXPIRED"})
-_RECORDS: Final = msgspec.json.Decoder(list[Record])
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message that waits for its receipt."""
-
-    boot: int
-    seq: int
-    made_ms: int
-    records: list[Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +62,40 @@ class JournalEntry:
 
 
 class OutboxStore:
-    """One SQLite file with one owner. Each call is one transaction, on disk (WAL, FULL) when it returns."""
+    """One SQLite file with one owner. Each call is one transaction, on disk (WAL, FULL) when it returns.
 
-    def __init__(self, path: Path, *, first_boot: int = 1) -> None:
-        """Open or make the file; `first_boot` numbers the first start of a file that is not there yet."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
-        # One owner: a second gateway on the same file fails at once, and a killed one leaves no lock.
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
+    A call that adds raises OutboxFull when the disk takes nothing more; nothing of it is stored then.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        first_boot: int = 1,
+        quota: Quota | None = None,
+        max_bytes: int | None = None,
+        reserve: Reserve | None = None,
+    ) -> None:
+        """Open or make the file; `first_boot` numbers the first start of a file that is not there yet.
+
+        `max_bytes` caps the file where the disk is shared with others. Raises sqlite3.OperationalError when another
+        process owns the file; a broken file is set aside.
+        """
+        self._db, broken = open_outbox(path)
+        self._reserve = reserve or Reserve(path.with_suffix(".reserve"))
+        self._max_bytes = max_bytes
+        self._limit(0)
         self._db.executescript(_SCHEMA)
-        with self._transaction():
-            known = self._meta("boot")
-            self.boot = first_boot if known is None else int(known) + 1
-            self._set_meta("boot", str(self.boot))
-        self._seq = 0
+        self.queue = OutboxQueue(self._db, quota or Quota())
+        known = self._meta("boot")
+        self.boot = self.queue.boot = first_boot if known is None else int(known) + 1
+        self._write(lambda: self._begin(broken))
+        self._reserve.take()
+
+    def _begin(self, broken: BrokenFile | None) -> None:
+        self._set_meta("boot", str(self.boot))
+        if broken is not None:
+            self._set_meta("broken", msgspec.json.encode(broken).decode())
 
     def close(self) -> None:
         """Close the file."""
@@ -98,13 +103,73 @@ class OutboxStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        before = self.queue.tally.copy()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # Its names are free again: a name without a message would look like a loss.
+            self.queue.tally = before
+            # SQLite undoes the transaction of a full disk itself.
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+
+    def _write(self, work: Callable[[], T]) -> T:
+        """Run `work` in a transaction; on a full disk telemetry goes first, then the reserve, then we say so."""
+        for make_room in (None, self._refuse_telemetry, self._give_reserve):
+            if make_room is not None:
+                make_room()
+            try:
+                with self._transaction():
+                    return work()
+            except sqlite3.OperationalError as error:
+                if not is_full(error):
+                    raise
+        raise OutboxFull(
+            "the gateway's disk is full: nothing can be stored, so no meter's word is taken and no command accepted."
+            " Make room on the disk of the state folder; it goes on by itself then"
+        )
+
+    def _refuse_telemetry(self) -> None:
+        if not self.queue.refuses_telemetry:
+            log.error(
+                "the disk is full: telemetry is given up so that counters, events and answers have room"
+            )
+        self.queue.refuses_telemetry = True
+        with contextlib.suppress(sqlite3.OperationalError), self._transaction():
+            self.queue.give_up(TRIM_SLICE)
+
+    def _give_reserve(self) -> None:
+        if self._reserve.give():
+            log.error("the disk is full: the reserve is used up now, make room soon")
+        self._limit(self._reserve.size)
+
+    def _limit(self, extra: int) -> None:
+        if self._max_bytes is not None:
+            page = self._db.execute("PRAGMA page_size").fetchone()[0]
+            self._db.execute(f"PRAGMA max_page_count = {max(1, (self._max_bytes + extra) // page)}")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk was full and telemetry is refused since."""
+        return self.queue.refuses_telemetry
+
+    def breathe(self) -> None:
+        """Take telemetry in again when a full disk has room, and hold the reserve again."""
+        if not self.is_full or not self._reserve.take():
+            return
+        if self._max_bytes is not None:
+            page, used, free = (
+                self._db.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_size", "page_count", "freelist_count")
+            )
+            if page * (used - free) > self._max_bytes * 3 // 4:
+                return
+            self._limit(0)
+        self.queue.refuses_telemetry = False
+        log.info("the disk has room again: telemetry is kept again")
 
     def _meta(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
@@ -120,73 +185,74 @@ class OutboxStore:
 
     def save_config(self, config: Config) -> None:
         """Keep the devices for a start without the platform."""
-        with self._transaction():
-            self._set_meta("config", msgspec.json.encode(config).decode())
+        self._write(lambda: self._set_meta("config", msgspec.json.encode(config).decode()))
 
     def add(self, records: Sequence[Record], made_ms: int) -> None:
-        """Put records on disk to be sent; loads in a message of their own, which may be given up one day."""
-        with self._transaction():
-            self._add(records, made_ms)
+        """Put records on disk to be sent; telemetry in messages of its own, which may be given up one day."""
+        self._write(lambda: self.queue.add(records, made_ms))
 
-    def _add(self, records: Sequence[Record], made_ms: int) -> None:
-        loads = [one for one in records if isinstance(one, Reading) and one.channel == "load"]
-        rest = [one for one in records if not (isinstance(one, Reading) and one.channel == "load")]
-        for droppable, group in ((0, rest), (1, loads)):
-            for start in range(0, len(group), MAX_RECORDS):
-                self._seq += 1
-                payload = msgspec.json.encode(group[start : start + MAX_RECORDS])
-                self._db.execute(
-                    "INSERT INTO message (boot, seq, made_ms, droppable, records) VALUES (?, ?, ?, ?, ?)",
-                    (self.boot, self._seq, made_ms, droppable, payload),
-                )
+    def tell_dropped(self, now_ms: int) -> int:
+        """Put what was given up since it was last told into the outbox, an event a meter; returns how many."""
+        return self._write(lambda: self.queue.tell_dropped(now_ms)) if self.queue.has_dropped() else 0
+
+    def tell_broken(self, meters: Sequence[str], now_ms: int) -> None:
+        """Once a broken file was set aside, say so for each meter whose unsent words were in it."""
+        text = self._meta("broken")
+        if text is None or not meters:
+            return
+
+        def work() -> None:
+            self._db.execute("DELETE FROM meta WHERE name = 'broken'")
+            detail = msgspec.json.decode(text)
+            self.queue.add([Event(meter, OUTBOX_LOST, now_ms, detail) for meter in meters], now_ms)
+
+        self._write(work)
 
     def list_keys(self, limit: int) -> list[MessageKey]:
         """Return the keys of the oldest messages."""
-        rows = self._db.execute("SELECT boot, seq FROM message ORDER BY boot, seq LIMIT ?", (limit,))
-        return [(boot, seq) for boot, seq in rows]
+        return self.queue.list_keys(limit)
 
     def find_message(self, key: MessageKey) -> StoredMessage | None:
         """Return one message, None when it is receipted."""
-        row = self._db.execute(
-            "SELECT boot, seq, made_ms, records FROM message WHERE boot = ? AND seq = ?", key
-        ).fetchone()
-        return None if row is None else StoredMessage(row[0], row[1], row[2], _RECORDS.decode(row[3]))
-
-    def delete_receipted(self, boot: int, ranges: Sequence[tuple[int, int]]) -> None:
-        """Let go what the platform has stored."""
-        with self._transaction():
-            self._db.executemany(
-                "DELETE FROM message WHERE boot = ? AND seq BETWEEN ? AND ?",
-                [(boot, first, last) for first, last in ranges],
-            )
+        return self.queue.find_message(key)
 
     def depth(self) -> int:
         """Return how many messages wait."""
-        return int(self._db.execute("SELECT count(*) FROM message").fetchone()[0])
+        return self.queue.depth()
 
-    def trim(self, limit: int = MAX_MESSAGES) -> int:
-        """Give up the oldest load readings when too much waits; returns how many messages went."""
-        over = self.depth() - limit
-        if over <= 0:
-            return 0
-        with self._transaction():
-            return self._db.execute(
-                "DELETE FROM message WHERE (boot, seq) IN"
-                " (SELECT boot, seq FROM message WHERE droppable = 1 ORDER BY boot, seq LIMIT ?)",
-                (min(over, TRIM_SLICE),),
-            ).rowcount
+    def delete_receipted(self, boot: int, ranges: Sequence[tuple[int, int]]) -> None:
+        """Let go what the platform has stored."""
+
+        def work() -> None:
+            for first, last in ranges:
+                self.queue.delete(boot, first, last)
+
+        self._write(work)
+
+    def trim(self, now_ms: int) -> int:
+        """Give up telemetry that is over the quota or too old for the platform; returns how many messages went."""
+        gone = 0
+        while True:
+            with self._transaction():
+                went = self.queue.give_up_excess(now_ms)
+            if not went:
+                return gone
+            gone += went
 
     def accept(self, command: Command, now_ms: int) -> JournalEntry:
         """Journal a command and tell how far it is: a new one is ACCEPTED, a known one says its state again."""
-        with self._transaction():
+
+        def work() -> JournalEntry:
             self._db.execute(
                 "INSERT OR IGNORE INTO command (id, meter, kind, argument, expires_ms, state, at_ms)"
                 " VALUES (?, ?, ?, ?, ?, 'ACCEPTED', ?)",
                 (command.command, command.meter, command.kind, command.argument, command.expires, now_ms),
             )
             entry = self._entry(command.command)
-            self._add([entry.progress], now_ms)
-        return entry
+            self.queue.add([entry.progress], now_ms)
+            return entry
+
+        return self._write(work)
 
     def _entry(self, command_id: int) -> JournalEntry:
         row = self._db.execute(
@@ -211,20 +277,24 @@ class OutboxStore:
 
     def mark_writing(self, command_id: int, now_ms: int) -> None:
         """Note, before the wire is touched, that the write begins."""
-        with self._transaction():
-            self._db.execute(
+        self._write(
+            lambda: self._db.execute(
                 "UPDATE command SET state = 'WRITING', at_ms = ? WHERE id = ?", (now_ms, command_id)
             )
+        )
 
     def mark(self, command_id: int, state: str, detail: Mapping[str, Any], now_ms: int) -> None:
         """Note a step and put it into the outbox in the same transaction; a settled command forgets its token."""
-        with self._transaction():
+
+        def work() -> None:
             self._db.execute(
                 "UPDATE command SET state = ?, detail = ?, at_ms = ?,"
                 " argument = CASE WHEN ? THEN '' ELSE argument END WHERE id = ?",
                 (state, msgspec.json.encode(detail).decode(), now_ms, state in SETTLED, command_id),
             )
-            self._add([self._entry(command_id).progress], now_ms)
+            self.queue.add([self._entry(command_id).progress], now_ms)
+
+        self._write(work)
 
     def forget_settled(self, now_ms: int) -> None:
         """Forget answers that nobody will ask for again."""
@@ -241,12 +311,15 @@ class OutboxStore:
 
     def save(self, drn: str, memory: Memory, records: Sequence[Record], now_ms: int) -> None:
         """Keep a meter's memory and what it had to tell, both or neither: no event is told twice or lost."""
-        with self._transaction():
+
+        def work() -> None:
             self._db.execute(
                 "INSERT OR REPLACE INTO memory (drn, value) VALUES (?, ?)",
                 (drn, msgspec.json.encode(memory).decode()),
             )
-            self._add(records, now_ms)
+            self.queue.add(records, now_ms)
+
+        self._write(work)
 
 
 def _entry_of(row: tuple[Any, ...]) -> JournalEntry:

@@ -1,4 +1,71 @@
-from meter_gateway.outbox import RESEND_FIRST_S, RESEND_MAX_S, WINDOW, OutboxWindow
+import pytest
+
+from meter_gateway.outbox import (
+    HISTORY_WINDOW,
+    RESEND_FIRST_S,
+    RESEND_MAX_S,
+    WINDOW,
+    OutboxWindow,
+    Pace,
+    Worth,
+    cut,
+    worth_of,
+)
+from meter_gateway.topics import MAX_RECORDS, Event, Progress, Reading
+
+DRN = "06000000011"
+
+
+@pytest.mark.parametrize(
+    ("record", "worth"),
+    [
+        (Progress(1, DRN, "VERIFIED", 1), Worth.ANSWER),
+        (Event(DRN, "raseed.relay", 1), Worth.EVENT),
+        (Reading(DRN, "counter", 1, 1), Worth.BILLING),
+        (Reading(DRN, "credit", 1, 1), Worth.BILLING),
+        (Reading(DRN, "relay", 1, 1), Worth.BILLING),
+        (Reading(DRN, "load", 1, 1), Worth.TELEMETRY),
+    ],
+)
+def test_what_a_record_is_worth(record, worth):
+    assert worth_of(record) is worth
+
+
+def test_telemetry_travels_alone_and_the_rest_together_in_its_order():
+    load, counter, event = Reading(DRN, "load", 1, 1), Reading(DRN, "counter", 1, 2), Event(DRN, "x", 1)
+    assert list(cut([load, counter, event])) == [(Worth.EVENT, [counter, event]), (Worth.TELEMETRY, [load])]
+    assert [len(part) for _, part in cut([counter] * (MAX_RECORDS + 1))] == [MAX_RECORDS, 1]
+    assert list(cut([])) == []
+
+
+def test_the_pace_holds_a_second_and_fills_with_time():
+    pace = Pace(20)
+    assert pace.allowed(0.0) == 20
+    for _ in range(20):
+        pace.spend()
+    assert pace.allowed(0.0) == 0
+    assert pace.allowed(0.5) == 10
+    assert pace.allowed(100.0) == 20, "a long silence saves up no flood"
+    assert pace.allowed(99.0) <= 20
+
+
+def test_a_pace_under_one_a_second_lets_one_through_in_time():
+    pace = Pace(0.1)
+    assert pace.allowed(0.0) == 1
+    pace.spend()
+    assert [pace.allowed(at) for at in (1.0, 9.0, 10.5)] == [0, 0, 1]
+
+
+def test_history_leaves_room_for_what_is_true_now():
+    window = OutboxWindow()
+    for seq in range(HISTORY_WINDOW):
+        window.sent((1, seq), 0.0, is_history=True)
+    assert window.history_room == 0
+    assert window.room == WINDOW - HISTORY_WINDOW
+    for seq in range(HISTORY_WINDOW, WINDOW):
+        window.sent((1, seq), 0.0)
+    window.receipted(1, [(0, 9)])
+    assert window.history_room == 10
 
 
 def test_the_window_is_bounded_and_receipts_make_room():

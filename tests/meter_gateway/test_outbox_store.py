@@ -1,9 +1,12 @@
 import sqlite3
+from contextlib import closing
 
 import pytest
 
+from meter_gateway.outbox import Quota
+from meter_gateway.outbox_file import OutboxFull, Reserve
 from meter_gateway.outbox_store import KEEP_SETTLED_MS, OutboxStore
-from meter_gateway.topics import Command, Config, Device, Event, Reading
+from meter_gateway.topics import Command, Config, Device, Event, Progress, Reading
 from meter_gateway.watch import Memory
 
 DRN = "06000000011"
@@ -92,17 +95,6 @@ def test_open_commands_come_back_in_their_order_after_a_kill(store, tmp_path):
     again.close()
 
 
-def test_loads_travel_alone_and_go_first_when_the_disk_fills(store):
-    event = Event(DRN, "raseed.relay", 1)
-    for step in range(4):
-        store.add([Reading(DRN, "load", step, 1), Reading(DRN, "counter", step, 2), event], step)
-    assert store.depth() == 8
-    assert store.trim(limit=6) == 2
-    assert store.trim(limit=0) == 2
-    assert store.trim(limit=0) == 0, "counters and events are never given up"
-    assert store.depth() == 4
-
-
 def test_memory_and_events_are_kept_together(store, tmp_path):
     memory = Memory(token_count=5, relay=1, is_down=True)
     store.save(DRN, memory, [Event(DRN, "raseed.link_down", 1)], 1)
@@ -124,3 +116,176 @@ def test_old_answers_are_forgotten_open_commands_never(store):
     assert [entry.id for entry in store.list_open()] == [2]
     with pytest.raises(KeyError):
         store.get_entry(1)
+
+
+def load(step, value=1):
+    return Reading(DRN, "load", step, value)
+
+
+def counter(step):
+    return Reading(DRN, "counter", step, step)
+
+
+class NoReserve(Reserve):
+    """A disk without a reserve of its own: what is tested is the cap on the file."""
+
+    def __init__(self, tmp_path, size):
+        super().__init__(tmp_path / "none", size)
+
+    def take(self):
+        return True
+
+
+def capped(tmp_path, max_kb=100, reserve_kb=40):
+    return OutboxStore(
+        tmp_path / "capped.sqlite",
+        max_bytes=max_kb * 1024,
+        reserve=NoReserve(tmp_path, reserve_kb * 1024),
+    )
+
+
+def test_on_a_full_disk_telemetry_is_refused_first_and_what_matters_goes_on(tmp_path, caplog):
+    with closing(capped(tmp_path)) as store:
+        step = 0
+        while not store.is_full:
+            step += 1
+            store.add([load(step)], step)
+        assert "telemetry is given up" in caplog.text
+        filled = store.queue.counts["telemetry"]
+        for _ in range(200):
+            step += 1
+            store.add([load(step), counter(step), Event(DRN, "raseed.relay", step)], step)
+        store.accept(token(), step)
+        assert store.queue.counts["event"] == 200
+        assert store.queue.counts["answer"] == 1
+        assert store.queue.counts["telemetry"] <= filled
+        assert store.queue.dropped + store.queue.counts["telemetry"] == step, (
+            "every value is there or counted"
+        )
+
+
+def test_a_disk_that_takes_nothing_more_says_so_and_changes_nothing_until_it_has_room(tmp_path):
+    with closing(capped(tmp_path)) as store:
+        kept = 0
+        with pytest.raises(OutboxFull, match="Make room on the disk"):
+            while True:
+                store.add([Event(DRN, "raseed.relay", kept + 1, {"note": "x" * 180})], kept)
+                kept += 1
+        assert store.depth() == kept
+        names = [message.seq for message in drain(store)]
+        assert names == list(range(1, kept + 1)), "what could not be stored took no name"
+        with pytest.raises(OutboxFull):
+            store.accept(token(), 5)
+        with pytest.raises(KeyError):
+            store.get_entry(7)
+        store.delete_receipted(1, [(1, kept)])
+        store.breathe()
+        assert not store.is_full
+        store.add([load(1), counter(1)], 1)
+        assert [message.seq for message in drain(store)] == [kept + 1, kept + 2]
+
+
+def test_beyond_the_quota_the_oldest_telemetry_goes_and_is_told_once(tmp_path):
+    quota = Quota(messages=10, bytes=10**6, age_ms=1_000_000)
+    with closing(OutboxStore(tmp_path / "q.sqlite", quota=quota)) as store:
+        for step in range(1, 9):
+            store.add([load(step), counter(step)], step)
+        assert store.depth() == 10
+        assert store.queue.counts["billing"] == 8
+        assert [one.records[0].at for one in drain(store) if one.records[0].channel == "load"] == [7, 8]
+        assert store.tell_dropped(50) == 1
+        assert store.tell_dropped(51) == 0
+        told = drain(store)[-1].records
+        assert told == [
+            Event(DRN, "raseed.dropped", 50, {"class": "telemetry", "count": 6, "from": 1, "to": 6})
+        ]
+        for step in range(9, 30):
+            store.add([counter(step)], step)
+        assert store.queue.counts["telemetry"] == 0
+        assert store.queue.counts["billing"] == 29, "never given up, however many"
+        assert store.queue.dropped == 8
+    with closing(OutboxStore(tmp_path / "q.sqlite", quota=quota)) as again:
+        assert again.queue.dropped == 8
+        assert again.tell_dropped(60) == 1
+        assert drain(again)[-1].records[0].detail == {"class": "telemetry", "count": 2, "from": 7, "to": 8}
+
+
+def test_the_quota_in_bytes_and_in_age(tmp_path):
+    size = 110  # of one reading, about
+    quota = Quota(messages=1000, bytes=20 * size, age_ms=1000)
+    with closing(OutboxStore(tmp_path / "q.sqlite", quota=quota)) as store:
+        for step in range(1, 40):
+            store.add([load(step)], step)
+        held = store.depth()
+        assert 15 <= held < 39
+        assert store.queue.tally.bytes <= quota.bytes
+        assert store.trim(now_ms=1_010) == 0
+        assert store.trim(now_ms=1_030) > 0
+        assert all(message.made_ms >= 30 for message in drain(store))
+        assert store.queue.dropped == 39 - store.depth()
+
+
+def test_what_is_young_goes_first_and_history_by_its_worth(tmp_path):
+    path = tmp_path / "h.sqlite"
+    with closing(OutboxStore(path)) as store:
+        store.add([load(1), counter(1)], 1)
+        store.add([Event(DRN, "x", 2)], 2)
+        store.accept(token(), 3)
+    with closing(OutboxStore(path)) as store:
+        store.add([counter(5)], 100_000)
+        store.add([load(6)], 130_000)
+        queue = store.queue
+        assert queue.list_live(140_000) == [(2, 1), (2, 2)]
+        assert queue.list_live(180_000) == [(2, 2)]
+        history = queue.list_history(180_000, 10, ())
+        kinds = [type(store.find_message(key).records[0]) for key in history[:2]]
+        assert kinds == [Progress, Event]
+        assert history[2:] == [(1, 1), (2, 1), (1, 2)], "counters before loads, oldest first"
+        assert queue.list_history(180_000, 2, {history[0]}) == history[1:3]
+        assert queue.backlog(180_000) == 5
+        store.delete_receipted(1, [(1, 4)])
+        assert (queue.backlog(180_000), queue.depth()) == (1, 2)
+        assert queue.list_live(100_000_000) == []
+
+
+def test_a_clock_set_back_makes_history_not_a_standstill(store):
+    store.add([counter(1)], 10**12)
+    assert store.queue.list_live(5) == []
+    assert store.queue.list_history(5, 10, ()) == [(1, 1)]
+
+
+def test_a_file_of_the_first_release_is_taken_over(tmp_path):
+    path = tmp_path / "old.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
+            "INSERT INTO meta VALUES ('boot', '4');"
+            "CREATE TABLE message (boot INTEGER NOT NULL, seq INTEGER NOT NULL, made_ms INTEGER NOT NULL,"
+            " droppable INTEGER NOT NULL, records BLOB NOT NULL, PRIMARY KEY (boot, seq)) STRICT;"
+            "CREATE INDEX message_droppable ON message (boot, seq) WHERE droppable = 1;"
+            """INSERT INTO message VALUES (4, 1, 9, 1, x'5b5d'), (4, 2, 9, 0, x'5b5d');"""
+        )
+    with closing(OutboxStore(path)) as store:
+        assert store.boot == 5
+        assert store.queue.counts == {"answer": 0, "event": 1, "billing": 0, "telemetry": 1}
+
+
+def test_a_broken_file_is_kept_for_a_person_and_told_to_the_platform(tmp_path, caplog):
+    path = tmp_path / "gateway.sqlite"
+    with closing(OutboxStore(path)) as store:
+        for step in range(300):
+            store.add([counter(step)], step)
+    body = bytearray(path.read_bytes())
+    body[4096:12_288] = b"rust" * 2048
+    path.write_bytes(body)
+    with closing(OutboxStore(path, first_boot=77)) as store:
+        assert (store.boot, store.depth()) == (77, 0)
+        kept = next(tmp_path.glob("gateway.sqlite.broken-*"))
+        assert kept.read_bytes() == bytes(body)
+        assert kept.name in caplog.text
+        store.tell_broken([], 5)
+        store.tell_broken([DRN], 6)
+        store.tell_broken([DRN], 7)
+        (told,) = drain(store)
+        assert told.records[0].code == "raseed.outbox_lost"
+        assert told.records[0].detail["kept_as"] == kept.name

@@ -1,0 +1,134 @@
+"""The gateway's SQLite file on its disk: opened by one owner, set aside when broken, with a reserve for a full disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+# Given back to the disk when it is full: room for some ten thousand counters and answers until somebody comes.
+RESERVE_BYTES: Final = 8 * 2**20
+_CHECK_FAILED: Final = "it fails its own check"
+_BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class OutboxFull(Exception):
+    """The disk takes nothing more, not even what must never be given up; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenFile:
+    """A file that SQLite could not trust: where it was put, and why."""
+
+    kept_as: str
+    reason: str
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether this error means that there is no room."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def is_broken(error: sqlite3.Error) -> bool:
+    """Whether this error means that the file cannot be trusted."""
+    return _code(error) in _BROKEN
+
+
+def _code(error: sqlite3.Error) -> int:
+    # Only errors that SQLite itself raised carry one; the upper bits tell more than we ask.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def open_outbox(path: Path) -> tuple[sqlite3.Connection, BrokenFile | None]:
+    """Open or make the file. One that is broken is set aside, kept for a person, and a new one begun.
+
+    A remote site has nobody who could repair it, and meters that must be read. Raises sqlite3.OperationalError when
+    another process owns the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _open(path), None
+    except sqlite3.DatabaseError as error:
+        if not is_broken(error) and str(error) != _CHECK_FAILED:
+            raise
+        broken = _set_aside(path, str(error))
+    log.error(
+        "the outbox %s is broken (%s). What it held and had no receipt yet is not sent. It is kept as %s: "
+        "look at the disk, and try  sqlite3 %s .recover",
+        path.name,
+        broken.reason,
+        broken.kept_as,
+        broken.kept_as,
+    )
+    return _open(path), broken
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+    try:
+        # One owner: a second gateway on the same file fails at once, and a killed one leaves no lock.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        _check(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _check(db: sqlite3.Connection) -> None:
+    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError(_CHECK_FAILED)
+
+
+def _set_aside(path: Path, reason: str) -> BrokenFile:
+    kept = path.with_name(f"{path.name}.broken-{time.time_ns() // 1_000_000}")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(kept.with_name(kept.name + suffix))
+    return BrokenFile(kept.name, reason)
+
+
+class Reserve:
+    """A file of no content beside the outbox: letting it go makes room on a full disk."""
+
+    def __init__(self, path: Path, size: int = RESERVE_BYTES) -> None:
+        self._path = path
+        self.size = size
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it holds its room."""
+        try:
+            return self._path.stat().st_size >= self.size
+        except OSError:
+            return False
+
+    def take(self) -> bool:
+        """Hold the room, unless the disk would be full then; returns whether it is held."""
+        if self.is_there:
+            return True
+        try:
+            disk = os.statvfs(self._path.parent)
+            if disk.f_bavail * disk.f_frsize < 2 * self.size:
+                return False
+            with self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self.size)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def give(self) -> bool:
+        """Let the room go; returns whether there was any."""
+        had = self._path.exists()
+        self._path.unlink(missing_ok=True)
+        return had
