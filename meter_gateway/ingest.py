@@ -22,6 +22,7 @@ from meter_gateway.message_key import instant, make_ranges, message_key
 from meter_gateway.mqtt_link import Connected, Incoming, MqttLink
 from meter_gateway.projection import Told
 from meter_gateway.reading_store import StoredReading
+from meter_gateway.task_reports import store_reports
 from meter_gateway.topics import (
     COUNTER_BELIEVED,
     COUNTER_SUSPECT,
@@ -37,6 +38,7 @@ from meter_gateway.topics import (
     decode_up,
     down_topic,
     encode,
+    meter_records,
 )
 
 log = logging.getLogger(__name__)
@@ -186,7 +188,7 @@ class _Records:
         return self._in_doubt[meter_id]
 
     def take(self, topic: str, uplink: Uplink) -> None:
-        for record in sorted(uplink.records, key=lambda one: one.at):
+        for record in sorted(meter_records(uplink), key=lambda one: one.at):
             meter = self.meters.get(record.meter)
             if meter is None or not meter.is_spoken_by(uplink.edge):
                 self._refuse(
@@ -249,7 +251,8 @@ async def _store_records(
     now: datetime,
     letters: list[DeadLetter],
 ) -> None:
-    drns = sorted({record.meter for _, uplink in uplinks for record in uplink.records})
+    await store_reports(conn, uplinks, now, letters)
+    drns = sorted({record.meter for _, uplink in uplinks for record in meter_records(uplink)})
     if not drns:
         return
     rows = _Records(await edge_store.list_spoken_meters(conn, drns), now, letters)
@@ -305,8 +308,7 @@ class Ingest:
             if not batch:
                 continue
             stored = await self._store(batch)
-            for message in batch:
-                self._link.ack(message)
+            self._link.ack_all(batch)
             self._send_receipts(stored.receipts)
             self._on_stored(stored)
 
@@ -354,7 +356,10 @@ class Ingest:
         return total
 
     def _send_receipts(self, keys: Iterable[Key]) -> None:
-        for (edge, boot), ranges in make_ranges(keys).items():
-            for start in range(0, len(ranges), MAX_RANGES):
-                receipt = Receipt(boot, ranges[start : start + MAX_RANGES])
-                self._link.publish(down_topic(edge, Receipt), encode(receipt), expiry_s=RECEIPT_EXPIRY_S)
+        receipts = [
+            (down_topic(edge, Receipt), encode(Receipt(boot, ranges[start : start + MAX_RANGES])))
+            for (edge, boot), ranges in make_ranges(keys).items()
+            for start in range(0, len(ranges), MAX_RANGES)
+        ]
+        # At most once: an edge that hears none says its message again, and gets another.
+        self._link.send_all(receipts, expiry_s=RECEIPT_EXPIRY_S)

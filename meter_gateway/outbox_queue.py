@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from meter_gateway.outbox import HISTORICAL_MS, MessageKey, Quota, Worth, cut
-from meter_gateway.topics import DROPPED, Event, Record
+from meter_gateway.topics import DROPPED, Event, Record, TaskReport
 
 # Given up in slices, so that one call stays short.
 TRIM_SLICE: Final = 200
@@ -126,7 +126,11 @@ class OutboxQueue:
             " ON CONFLICT (meter, worth) DO UPDATE SET count = d.count + 1,"
             " from_ms = iif(d.count, min(d.from_ms, excluded.from_ms), excluded.from_ms),"
             " to_ms = iif(d.count, max(d.to_ms, excluded.to_ms), excluded.to_ms)",
-            [(one.meter, Worth.TELEMETRY, one.at, one.at) for one in records],
+            [
+                (one.meter, Worth.TELEMETRY, one.at, one.at)
+                for one in records
+                if not isinstance(one, TaskReport)
+            ],
         )
         self.tally.dropped += len(records)
 

@@ -38,7 +38,7 @@ class Told:
 
     meter_id: int
     at: datetime
-    record: topics.Record
+    record: topics.MeterRecord
     believed: bool
     live: bool  # sent when it happened, not replayed from a queue
 

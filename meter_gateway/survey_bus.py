@@ -1,4 +1,4 @@
-"""Carry out an engineer's task on a bus, a request at a time, so that whoever owns the bus can do other work between."""
+"""Carry out an engineer's task on a bus, one request a step: the owner of the bus does other work between."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from meter_gateway.bus_trace import Frame, describe, summary
 from meter_gateway.modbus_link import BusDown, BusLink, ModbusError, Refused
 from meter_gateway.profile import Profile, Read, load_profile, profile_names
 from meter_gateway.registers import RegisterError
-from meter_gateway.site_file import BusAddress
+from meter_gateway.site_file import BusAddress, Parity
 from meter_gateway.survey import Heard, Line
 from meter_gateway.word_order import read_orders
 
 # An engineer's own meters carry our identity block, if they are prepaid meters of ours.
 IDENTITY_PROFILE: Final = "raseed-prepaid-e1"
-PARITIES: Final = {"N": "none", "E": "even", "O": "odd"}
-_LETTERS: Final = {name: letter for letter, name in PARITIES.items()}
+PARITIES: Final[dict[str, Parity]] = {"N": "none", "E": "even", "O": "odd"}
+_LETTERS: Final[dict[Parity, str]] = {name: letter for letter, name in PARITIES.items()}
 # A port that was just let go by its owner may take a moment to open again.
 REOPEN_S: Final = 0.6
 # A unit that says nothing to this many requests of a probe is not there.
@@ -121,7 +121,7 @@ async def _scan(argument: Mapping[str, Any], wires: Wires) -> AsyncIterator[Step
         for unit in range(first, last + 1):
             answer = await _knock(wires, line, timeout_s, unit)
             asked += 1
-            if answer == "garbled":
+            if isinstance(answer, str):
                 garbled.append(unit)
             elif answer is not None:
                 found.append(answer)

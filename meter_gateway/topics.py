@@ -32,8 +32,10 @@ Detail = dict[str, Any]
 
 Channel = Literal["counter", "credit", "load", "relay", "reverse"]
 Quality = Literal["valid", "estimated", "suspect", "simulated"]
-CommandKind = Literal["token", "relay_open", "relay_close", "read_now"]
+CommandKind = Literal["token", "relay_open", "relay_close", "read_now", "clock", "limits"]
 ProgressState = Literal["ACCEPTED", "WRITTEN", "VERIFIED", "REJECTED", "EXPIRED", "UNKNOWN"]
+TaskKind = Literal["scan", "probe", "registers", "words", "trace"]
+TaskReportState = Literal["RUNNING", "DONE", "FAILED", "EXPIRED", "CANCELLED"]
 
 # CIM EndDeviceEventType where there is one, ours where there is none.
 LAST_GASP: Final = "3.26.0.85"
@@ -94,7 +96,18 @@ class Progress(Struct, frozen=True, tag_field="type", tag="progress"):
     detail: Detail = {}
 
 
-Record = Reading | Event | Progress
+class TaskReport(Struct, frozen=True, tag_field="type", tag="task"):
+    """How far a gateway is with an engineer's task; `result` by kind, as docs/decisions/0014 lists it."""
+
+    task: Serial
+    state: TaskReportState
+    at: Millis
+    progress: Annotated[int, Meta(ge=0, le=100)] = 0
+    result: Detail = {}
+
+
+MeterRecord = Reading | Event | Progress
+Record = MeterRecord | TaskReport
 
 
 class BornMeter(Struct, frozen=True):
@@ -155,6 +168,18 @@ class Command(Struct, frozen=True):
         return f"Command({self.command}, {self.meter}, {self.kind})"
 
 
+class TaskOrder(Struct, frozen=True):
+    """An engineer's task for one bus of a site; said again with `cancelled` it is to be stopped."""
+
+    task: Serial
+    bus: Code
+    kind: TaskKind
+    argument: Detail
+    created: Millis
+    expires: Millis
+    cancelled: bool = False
+
+
 class Receipt(Struct, frozen=True):
     """What the platform has stored: seq ranges, both ends included, of one boot."""
 
@@ -186,7 +211,7 @@ class Rebirth(Struct, frozen=True):
 
 
 Up = Birth | Death | Uplink
-Down = Command | Receipt | Config | Rebirth
+Down = Command | Receipt | Config | Rebirth | TaskOrder
 
 UP_KINDS: Final[dict[str, type[Up]]] = {"birth": Birth, "death": Death, "data": Uplink}
 DOWN_KINDS: Final[dict[str, type[Down]]] = {
@@ -194,15 +219,24 @@ DOWN_KINDS: Final[dict[str, type[Down]]] = {
     "receipt": Receipt,
     "config": Config,
     "rebirth": Rebirth,
+    "task": TaskOrder,
 }
 _UP_NAMES: Final = {kind: name for name, kind in UP_KINDS.items()}
 _DOWN_NAMES: Final = {kind: name for name, kind in DOWN_KINDS.items()}
 _EDGE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LIMITS: Final = re.compile(
+    r"power=(?P<power_limit>[0-9]{1,10})|low=(?P<low_1>[0-9]{1,10}),(?P<low_2>[0-9]{1,10})"
+)
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODERS: Final[dict[type[Struct], msgspec.json.Decoder[Any]]] = {
     kind: msgspec.json.Decoder(kind) for kind in (*UP_KINDS.values(), *DOWN_KINDS.values())
 }
 _M = TypeVar("_M", bound=Struct)
+
+
+def meter_records(uplink: Uplink) -> list[MeterRecord]:
+    """Return what an uplink says of meters: all but the reports of an engineer's tasks."""
+    return [record for record in uplink.records if not isinstance(record, TaskReport)]
 
 
 def up_topic(edge: str, kind: type[Up]) -> str:
@@ -259,6 +293,20 @@ def decode(payload: bytes, kind: type[_M]) -> _M:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PoisonMessage(f"{kind.__name__}: {error}"[:300]) from None
     return message
+
+
+def limits_of(argument: str) -> dict[str, int]:
+    """Return what a limits command sets, by register name: `power=W` (0: none), or `low=FIRST,SECOND` in Wh or mL.
+
+    Water has mL/h and mL. Raises ValueError for anything else, and for a second mark above the first.
+    """
+    found = _LIMITS.fullmatch(argument)
+    if found is None:
+        raise ValueError("limits are power=W or low=FIRST,SECOND")
+    limits = {name: int(text) for name, text in found.groupdict().items() if text is not None}
+    if max(limits.values()) >= 2**32 or limits.get("low_2", 0) > limits.get("low_1", 0):
+        raise ValueError("a limit fits 32 bits, and the second mark is not above the first")
+    return limits
 
 
 def _checked(edge: str) -> str:

@@ -44,7 +44,7 @@ def test_every_register_of_the_map_has_a_value_that_fits():
     for meter in (E, W):
         profile = MAPS[meter.commodity].profile
         values = register_values(fresh(meter), profile.version, NOW_MS)
-        assert set(values) <= set(profile.registers) | {"voltage", "battery", "power_limit"}
+        assert set(values) <= set(profile.registers) | {"voltage", "battery", "power_limit", "frequency"}
 
 
 def test_a_token_through_the_mailbox_and_its_result():
