@@ -9,16 +9,18 @@ from typing import Final
 
 from psycopg_pool import AsyncConnectionPool
 
+from meter_gateway import keep_history
 from meter_gateway.dispatch import Dispatch
 from meter_gateway.ingest import Ingest
 from meter_gateway.mqtt_link import MqttLink
+from meter_gateway.retention import Keep
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
 from meter_gateway.topics import SHARED_UPLINKS
 
 log = logging.getLogger(__name__)
 
-# Ingest, dispatch, and one to spare.
-POOL_SIZE: Final = 3
+# Ingest, dispatch, history, and one to spare.
+POOL_SIZE: Final = 4
 # How long a task waits for a connection before it says that the database is away.
 POOL_WAIT_S: Final = 5.0
 
@@ -27,7 +29,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def run(*, database_url: str, mqtt_url: str, name: str) -> None:
+async def run(*, database_url: str, mqtt_url: str, name: str, keep: Keep | None = None) -> None:
     """Serve until SIGTERM or SIGINT. `name` is the fixed MQTT client id: one running headend each."""
     stop = stop_on_signals()
     pool = AsyncConnectionPool(
@@ -56,6 +58,9 @@ async def run(*, database_url: str, mqtt_url: str, name: str) -> None:
         asyncio.create_task(ingest.run(), name="ingest"),
         asyncio.create_task(dispatch.run(), name="dispatch"),
         asyncio.create_task(dispatch.listen(database_url), name="listen"),
+        asyncio.create_task(
+            keep_history.run(pool, clock=_now, keep=Keep() if keep is None else keep), name="history"
+        ),
     ]
     stopped = asyncio.create_task(stop.wait())
     log.info("%s is up", name)

@@ -7,9 +7,13 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from meter_gateway.vitals import PublishVitals
 from raseed.settings import Settings
+
+if TYPE_CHECKING:
+    from meter_gateway.retention import Keep
 
 # What is silent for longer cannot do its work: eight polls of fifteen seconds, four reports of a gateway.
 SILENT_S = 120.0
@@ -93,9 +97,22 @@ def run_headend(options: argparse.Namespace, settings: Settings) -> int:
             database_url=settings.need("database_url"),
             mqtt_url=settings.need("mqtt_url"),
             name=options.name or settings.headend_name,
+            keep=keep_of(settings),
         )
     )
     return 0
+
+
+def keep_of(settings: Settings) -> Keep:
+    """How long readings and their history are kept. Raises ValueError where a number is too small."""
+    from meter_gateway.retention import Keep
+
+    return Keep(
+        raw_months=settings.keep_raw_months,
+        hour_months=settings.keep_hour_months,
+        day_months=settings.keep_day_months,
+        dead_letter_days=settings.keep_dead_letter_days,
+    )
 
 
 def run_gateway(options: argparse.Namespace, settings: Settings) -> int:

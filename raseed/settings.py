@@ -40,6 +40,10 @@ class Settings:
     headend_name: str
     log_level: str
     log_format: str
+    keep_raw_months: int
+    keep_hour_months: int
+    keep_day_months: int
+    keep_dead_letter_days: int
     metrics_host: str
     metrics_port: int
 
@@ -101,6 +105,10 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
         headend_name=source.get("RASEED_HEADEND_NAME", "") or "headend-1",
         log_level=source.get("RASEED_LOG_LEVEL", "INFO"),
         log_format=source.get("RASEED_LOG_FORMAT", "") or "text",
+        keep_raw_months=int(number("RASEED_KEEP_RAW_MONTHS", "25")),
+        keep_hour_months=int(number("RASEED_KEEP_HOUR_MONTHS", "37")),
+        keep_day_months=int(number("RASEED_KEEP_DAY_MONTHS", "120")),
+        keep_dead_letter_days=int(number("RASEED_KEEP_DEAD_LETTER_DAYS", "90")),
         metrics_host=source.get("RASEED_METRICS_HOST", "") or "127.0.0.1",
         metrics_port=int(number("RASEED_METRICS_PORT", "0")),
     )

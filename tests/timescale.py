@@ -23,6 +23,7 @@ ROOT = TOP / ".cache" / "timescale-root"
 PACKAGES = "postgresql-17,postgresql-17-timescaledb"
 BIN = "/usr/lib/postgresql/17/bin"
 START_TIMEOUT_S = 60
+START_ATTEMPTS = 5
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -74,9 +75,6 @@ def _mirror() -> list[str]:
 def timescale_server() -> Iterator[str]:
     """Start a fresh server, give the address of its `postgres` database, and stop it at the end."""
     ensure_root()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     data = f"/var/lib/postgresql/raseed-{os.getpid()}"
     run = ["chroot", "--userspec=postgres:postgres", str(ROOT)]
     subprocess.run(
@@ -97,20 +95,38 @@ def timescale_server() -> Iterator[str]:
         check=True,
         capture_output=True,
     )
-    options = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
-    log = ROOT.parent / "timescale.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [*run, f"{BIN}/postgres", "-D", data, "-p", str(port), *options], stdout=output, stderr=output
-        )
-    url = f"postgresql://raseed@127.0.0.1:{port}/postgres"
+    log = ROOT.parent / f"timescale-{os.getpid()}.log"
+    for attempt in range(START_ATTEMPTS):
+        port = _free_port()
+        settings = {**SETTINGS, "port": str(port)}
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                [*run, f"{BIN}/postgres", "-D", data, *options], stdout=output, stderr=output
+            )
+        url = f"postgresql://raseed@127.0.0.1:{port}/postgres"
+        try:
+            _wait(url, server, log)
+        except TimescaleMissing:
+            # Somebody's outgoing connection may have taken the port since we looked.
+            if server.poll() is None or attempt == START_ATTEMPTS - 1:
+                server.kill()
+                raise
+        else:
+            break
     try:
-        _wait(url, server, log)
         yield url
     finally:
         server.terminate()
         server.wait(timeout=30)
         shutil.rmtree(ROOT / data.lstrip("/"), ignore_errors=True)
+        log.unlink(missing_ok=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
