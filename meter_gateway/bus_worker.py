@@ -16,8 +16,21 @@ from meter_gateway.deliver import Delivery
 from meter_gateway.modbus_link import BusDown, BusLink, MeterWire, ModbusError, Stranger
 from meter_gateway.outbox_store import JournalEntry, OutboxStore
 from meter_gateway.profile import InvalidProfile, Value, load_profile
-from meter_gateway.session import Action, Answered, Ask, Due, Failed, NextAt, Session, TellDown, TellUp
+from meter_gateway.session import (
+    Action,
+    Answered,
+    Ask,
+    Breaker,
+    Due,
+    Failed,
+    NextAt,
+    Session,
+    TellDown,
+    TellUp,
+)
 from meter_gateway.site_file import BusAddress
+from meter_gateway.survey_bus import Wires
+from meter_gateway.task_runner import TaskRunner
 from meter_gateway.topics import Device, Event
 from meter_gateway.watch import Memory
 
@@ -31,7 +44,7 @@ LOOK_BACK_S: Final = 0.05
 RESTART_S: Final = 1.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PolledMeter:
     """One meter of the bus with its wire, its session and what is remembered of it."""
 
@@ -41,11 +54,22 @@ class PolledMeter:
     next_at: float
     command_at: float = 0.0
     waiting: list[int] = field(default_factory=list)
+    is_retry: bool = False
 
     @property
     def drn(self) -> str:
         """Its number."""
         return self.wire.drn
+
+
+def wire_of(link: BusLink, device: Device) -> MeterWire | None:
+    """Return the wire of a device, None when its profile is not known."""
+    try:
+        return MeterWire(link, device.unit, load_profile(device.profile), device.drn)
+    except InvalidProfile as error:
+        # Values that nobody can decode are worse than none.
+        log.warning("meter %s is not polled: %s", device.drn, error)
+        return None
 
 
 def make_meters(
@@ -55,19 +79,11 @@ def make_meters(
     found: dict[str, PolledMeter] = {}
     listed = list(devices)
     for place, device in enumerate(listed):
-        try:
-            profile = load_profile(device.profile)
-        except InvalidProfile as error:
-            # Values that nobody can decode are worse than none.
-            log.warning("meter %s is not polled: %s", device.drn, error)
-            continue
-        memory = memories.get(device.drn, Memory())
-        found[device.drn] = PolledMeter(
-            MeterWire(link, device.unit, profile, device.drn),
-            Session(poll_s, was_down=memory.is_down),
-            memory,
-            now + poll_s * place / len(listed),
-        )
+        wire = wire_of(link, device)
+        if wire is not None:
+            memory = memories.get(device.drn, Memory())
+            session = Session(poll_s, was_down=memory.is_down)
+            found[device.drn] = PolledMeter(wire, session, memory, now + poll_s * place / len(listed))
     return found
 
 
@@ -85,6 +101,7 @@ class BusWorker:
         on_stored: Callable[[], None],
     ) -> None:
         self._link = BusLink(address)
+        self.tasks = TaskRunner(Wires(address, self._link), now_ms)
         self._store = store
         self._delivery = Delivery(store, now_ms)
         self._now_ms = now_ms
@@ -92,7 +109,70 @@ class BusWorker:
         self._wake = asyncio.Event()
         self._swept_at = 0.0
         self.last_answer_at: float | None = None
-        self.meters = make_meters(self._link, devices, store.list_memories(), poll_s, time.monotonic())
+        self._poll_s = poll_s
+        self._devices = {device.drn: device for device in devices}
+        self.meters = make_meters(
+            self._link, self._devices.values(), store.list_memories(), poll_s, time.monotonic()
+        )
+        # Meters that were taken off the bus while commands for them waited: only their deadlines are kept.
+        self._gone: dict[str, PolledMeter] = {}
+        self._asked: PolledMeter | None = None
+        self._between = asyncio.Event()
+
+    async def change(self, devices: Iterable[Device], poll_s: float) -> None:
+        """Take up and let go what differs.
+
+        Who stays keeps its place in line, its breaker and its waiting commands, and the bus its connection.
+        """
+        wanted = {device.drn: device for device in devices}
+        come = [device for drn, device in wanted.items() if self._devices.get(drn) != device]
+        known = await self._take_out(
+            drn for drn, device in self._devices.items() if wanted.get(drn) != device
+        )
+        self._devices = wanted
+        if poll_s != self._poll_s:
+            self._set_period(poll_s)
+        if come:
+            made = make_meters(self._link, come, self._store.list_memories(), poll_s, time.monotonic())
+            for drn, meter in made.items():
+                before = known.pop(drn, None) or self._gone.pop(drn, None)
+                if before is not None:
+                    # The same meter at another unit, or by another map: what it said and what waits for it stays.
+                    meter.memory, meter.waiting = before.memory, before.waiting
+                    meter.session.is_down = before.session.is_down
+                self.meters[drn] = meter
+        self._gone |= {drn: meter for drn, meter in known.items() if meter.waiting}
+        self._wake.set()
+
+    async def let_go(self, drns: Iterable[str]) -> None:
+        """Let go meters that another bus takes over with all that waits for them."""
+        for drn in await self._take_out(drns):
+            del self._devices[drn]
+        for drn in drns:
+            self._gone.pop(drn, None)
+
+    async def _take_out(self, drns: Iterable[str]) -> dict[str, PolledMeter]:
+        """Take meters off the list; returns them when none of them is being asked any more.
+
+        A command that is being carried out may be in the middle of its write: nobody else may take it up before.
+        """
+        out = {drn: self.meters.pop(drn) for drn in drns if drn in self.meters}
+        while any(meter is self._asked for meter in out.values()):
+            self._between.clear()
+            await self._between.wait()
+        return out
+
+    def _set_period(self, poll_s: float) -> None:
+        self._poll_s = poll_s
+        soon = time.monotonic() + poll_s
+        for meter in self.meters.values():
+            meter.session.poll_s = poll_s
+            if meter.session.breaker is Breaker.CLOSED:
+                meter.next_at = min(meter.next_at, soon)
+
+    def wake(self) -> None:
+        """Look for work now."""
+        self._wake.set()
 
     def submit(self, entry: JournalEntry) -> None:
         """Put a journalled command in line behind the meter's earlier ones."""
@@ -119,14 +199,22 @@ class BusWorker:
         now = time.monotonic()
         self._sweep_deadlines(now)
         meter = self._next_command(now)
+        work = self._command
+        if meter is None:
+            meter = self._next_poll(now)
+            work = self._poll
+            if self.tasks.is_due(now, is_idle=meter is None):
+                await self.tasks.work(lambda: not self._is_wanted())
+                return
         if meter is not None:
-            await self._command(meter)
+            self._asked = meter
+            try:
+                await work(meter)
+            finally:
+                self._asked = None
+                self._between.set()
             return
-        meter = min(self.meters.values(), key=lambda one: one.next_at, default=None)
-        if meter is not None and meter.next_at <= now:
-            await self._poll(meter)
-            return
-        times = [one.next_at for one in self.meters.values()]
+        times = [self.tasks.next_at, *(one.next_at for one in self.meters.values())]
         times += [one.command_at for one in self.meters.values() if one.waiting]
         nap_s = max(0.0, min(NAP_S, min(times, default=now + NAP_S) - now))
         with contextlib.suppress(TimeoutError):
@@ -134,11 +222,19 @@ class BusWorker:
                 await self._wake.wait()
         self._wake.clear()
 
+    def _is_wanted(self) -> bool:
+        """Whether a command or a poll waits for the bus."""
+        now = time.monotonic()
+        return self._wake.is_set() or any(
+            one.next_at <= now or (one.waiting and one.command_at <= now) for one in self.meters.values()
+        )
+
     def _sweep_deadlines(self, now: float) -> None:
         if now - self._swept_at < NAP_S:
             return
         self._swept_at = now
-        for meter in self.meters.values():
+        self._gone = {drn: meter for drn, meter in self._gone.items() if meter.waiting}
+        for meter in (*self.meters.values(), *self._gone.values()):
             for command_id in list(meter.waiting):
                 entry = self._store.get_entry(command_id)
                 if self._now_ms() >= entry.expires_ms and entry.state != "UNKNOWN":
@@ -156,6 +252,16 @@ class BusWorker:
             meter.command_at = next((one.at for one in actions if isinstance(one, NextAt)), now + NAP_S)
         return None
 
+    def _next_poll(self, now: float) -> PolledMeter | None:
+        """Return who is due: first those whose time has come, then those who missed theirs."""
+        due = [one for one in self.meters.values() if one.next_at <= now]
+        # Not for ever behind: on a bus that has more to do than time, a retry counts as due a period later.
+        return min(
+            due,
+            key=lambda one: (one.is_retry and now < one.next_at + self._poll_s, one.next_at),
+            default=None,
+        )
+
     async def _command(self, meter: PolledMeter) -> None:
         entry = self._store.get_entry(meter.waiting[0])
         try:
@@ -164,7 +270,7 @@ class BusWorker:
             self._failed(meter, error)
             meter.command_at = meter.next_at
         else:
-            self._do(meter, meter.session.receive(Answered(), time.monotonic()))
+            self._answered(meter)
             if step.look_s is None:
                 meter.waiting.pop(0)
             meter.command_at = time.monotonic() + (step.look_s or 0.0)
@@ -186,8 +292,7 @@ class BusWorker:
         except ModbusError as error:
             self._failed(meter, error)
             return
-        self.last_answer_at = time.monotonic()
-        self._do(meter, meter.session.receive(Answered(), self.last_answer_at))
+        self._answered(meter)
         await self._observe(meter, values)
 
     async def _observe(self, meter: PolledMeter, values: Mapping[str, Value]) -> None:
@@ -213,10 +318,16 @@ class BusWorker:
             for place in range(1, watch.TOKEN_LOG + 1)
         ]
 
+    def _answered(self, meter: PolledMeter) -> None:
+        self.last_answer_at = time.monotonic()
+        meter.is_retry = False
+        self._do(meter, meter.session.receive(Answered(), self.last_answer_at))
+
     def _failed(self, meter: PolledMeter, error: ModbusError) -> None:
         if isinstance(error, Stranger):
             memory, records = watch.observe_stranger(meter.memory, meter.drn, error.serial, self._now_ms())
             self._tell(meter, memory, *records)
+        meter.is_retry = True
         actions = meter.session.receive(Failed(random.uniform(0.8, 1.2)), time.monotonic())
         # A bus that is away says nothing about the supply of its meters: outage logic must be able to tell.
         self._do(meter, actions, cause="bus" if isinstance(error, BusDown) else "silence")

@@ -17,6 +17,8 @@ from meter_gateway.outbox_queue import StoredMessage
 from meter_gateway.outbox_store import OutboxStore
 from meter_gateway.site_file import Site, parse_site
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
+from meter_gateway.task_desk import TaskDesk
+from meter_gateway.task_journal import TaskJournal
 from meter_gateway.topics import (
     Birth,
     BornMeter,
@@ -26,6 +28,7 @@ from meter_gateway.topics import (
     PoisonMessage,
     Rebirth,
     Receipt,
+    TaskOrder,
     Uplink,
     decode_down,
     down_filter,
@@ -50,7 +53,13 @@ class Gateway:
     """Glue of one site: config to workers, commands to the journal, the outbox to MQTT."""
 
     def __init__(
-        self, site: Site, store: OutboxStore, mqtt_url: str, history_per_s: float = HISTORY_PER_S
+        self,
+        site: Site,
+        store: OutboxStore,
+        mqtt_url: str,
+        history_per_s: float = HISTORY_PER_S,
+        *,
+        journal: TaskJournal,
     ) -> None:
         self._site = site
         self._store = store
@@ -60,6 +69,7 @@ class Gateway:
         self._config = store.find_config() or Config(0, 2.0, [])
         self._workers: dict[str, BusWorker] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._desk = TaskDesk(journal, store, _now_ms, self._wake.set)
         self._link = MqttLink(
             mqtt_url,
             client_id=f"raseed-gateway-{site.code}",
@@ -104,6 +114,22 @@ class Gateway:
             )
             self._workers[code] = worker
             self._tasks.append(asyncio.create_task(worker.run(), name=f"bus {code}"))
+        self._hand_out()
+        self._desk.resume(self._workers)
+
+    async def _change_workers(self) -> None:
+        """Only what differs is touched: no connection is dropped and no command forgotten for a new device."""
+        bus_of = {device.drn: device.bus for device in self._config.devices}
+        for code, worker in self._workers.items():
+            # First of all: no meter is on two buses at a time.
+            await worker.let_go([drn for drn, bus in bus_of.items() if bus != code])
+        for code, worker in self._workers.items():
+            devices = [device for device in self._config.devices if device.bus == code]
+            await worker.change(devices, self._config.poll_s)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give each worker what the journal holds open for its meters; what it has already stays as it is."""
         for device in self._config.devices:
             if device.bus not in self._site.buses:
                 log.error("meter %s names bus %s, which the site file does not have", device.drn, device.bus)
@@ -152,8 +178,10 @@ class Gateway:
             self._wake.set()
         elif isinstance(told, Config):
             await self._take_config(told)
+        elif isinstance(told, TaskOrder):
+            self._desk.take(told, self._workers)
         else:
-            assert isinstance(told, Rebirth)  # noqa: S101 - the fourth of four
+            assert isinstance(told, Rebirth)  # noqa: S101 - the last of five
             self._say_birth()
 
     def _take_command(self, command: Command) -> None:
@@ -176,8 +204,7 @@ class Gateway:
         self._store.tell_broken([device.drn for device in config.devices], _now_ms())
         self._config = config
         if changed:
-            await self._stop_workers()
-            self._start_workers()
+            await self._change_workers()
         self._say_birth()
 
     def _say_birth(self) -> None:

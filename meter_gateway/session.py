@@ -8,6 +8,8 @@ from typing import Final
 
 # Three misses in a row are no accident of the bus.
 FAILURES_TO_OPEN: Final = 3
+# A miss is tried again no later than this: a spoilt frame at a slow site shall not cost a whole period.
+RETRY_MAX_S: Final = 10.0
 # A silent meter is left alone for so many poll periods at first, doubling up to the last number; capped in
 # seconds, so that a slow site still finds a meter that came back within ten minutes.
 FIRST_PAUSE_POLLS: Final = 5
@@ -109,7 +111,7 @@ class Session:
     def _failed(self, event: Failed, now: float) -> list[Action]:
         self._failures += 1
         if self.breaker is Breaker.CLOSED and self._failures < FAILURES_TO_OPEN:
-            return [NextAt(now + self.poll_s)]
+            return [NextAt(now + min(self.poll_s, RETRY_MAX_S))]
         first = min(FIRST_PAUSE_POLLS * self.poll_s, FIRST_PAUSE_MAX_S)
         last = min(LAST_PAUSE_POLLS * self.poll_s, LAST_PAUSE_MAX_S)
         self._pause_s = min(2 * self._pause_s, last) if self._pause_s else first

@@ -1,8 +1,11 @@
 import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from meter_gateway.bus_worker import BusWorker, make_meters
 from meter_gateway.modbus_link import BusLink
 from meter_gateway.outbox_store import OutboxStore
+from meter_gateway.session import Breaker
 from meter_gateway.site_file import BusAddress
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
 from meter_gateway.topics import Command, Device
@@ -140,3 +143,122 @@ async def test_a_task_that_loses_a_cancellation_is_told_again():
     await asyncio.wait_for(end_tasks([task]), 5)
     assert task.cancelled()
     assert len(lost) == 2
+
+
+@asynccontextmanager
+async def serving(tmp_path, bus, listed, poll_s=0.1, timeout_s=0.1):
+    store = OutboxStore(tmp_path / "g.sqlite")
+    where = replace(address(bus.port), timeout_s=timeout_s)
+    worker = BusWorker(where, listed, store=store, poll_s=poll_s, now_ms=lambda: T0, on_stored=lambda: None)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker, store
+    finally:
+        await end_tasks([task])
+        store.close()
+
+
+def asked(bus, unit):
+    return [frame[1] for frame in bus.frames].count(unit)
+
+
+async def test_a_new_config_touches_only_what_differs(tmp_path):
+    """Neither the connection, nor a breaker, nor the place in line of who stays; who leaves is not asked again."""
+    async with Bus({unit: Meter(drn) for unit, drn in enumerate(DRNS, 1)}, "tcp") as bus:
+        bus.silent = {1}
+        first, second, third, fourth = devices()
+        async with serving(tmp_path, bus, [first, second, third]) as (worker, _store):
+
+            async def gave_up():
+                return worker.meters[DRNS[0]].session.breaker is not Breaker.CLOSED
+
+            await until(gave_up)
+            dead, stays = worker.meters[DRNS[0]], worker.meters[DRNS[2]]
+            connection = worker._link._transport
+            await worker.change([first, third, fourth], 0.1)
+            seconds = asked(bus, 2)
+
+            async def polls_the_new_one():
+                return asked(bus, 4) > 1
+
+            await until(polls_the_new_one)
+            assert list(worker.meters) == [DRNS[0], DRNS[2], DRNS[3]]
+            assert (worker.meters[DRNS[0]], worker.meters[DRNS[2]]) == (dead, stays)
+            assert dead.session.breaker is not Breaker.CLOSED
+            assert asked(bus, 2) == seconds
+            assert worker._link._transport is connection
+            assert len(bus.clients) == 1
+
+
+async def test_a_command_waits_through_a_config_that_moves_its_meter(tmp_path):
+    async with (
+        Bus({9: Meter(DRNS[0])}, "tcp") as bus,
+        serving(tmp_path, bus, devices()[:1]) as (worker, store),
+    ):
+        worker.submit(store.accept(Command(5, DRNS[0], "relay_open", "", T0, T0 + 60_000), T0))
+
+        async def tried():
+            return asked(bus, 1) > 0
+
+        await until(tried)
+        assert bus.meters[9].runs == []
+        await worker.change([Device(DRNS[0], "raseed-prepaid-e1", "b", 9)], 0.1)
+
+        async def carried_out():
+            return store.get_entry(5).state == "VERIFIED"
+
+        await until(carried_out)
+        assert bus.meters[9].runs == [5]
+        assert list(worker.meters) == [DRNS[0]]
+
+
+async def test_a_config_does_not_overtake_a_write(tmp_path):
+    """Whoever takes a meter over must find the write either not begun or done."""
+    async with (
+        Bus({1: Meter(DRNS[0])}, "tcp") as bus,
+        serving(tmp_path, bus, devices()[:1], poll_s=60, timeout_s=2.0) as (worker, store),
+    ):
+        meter = worker.meters[DRNS[0]]
+        meter.next_at += 60
+        worker.submit(store.accept(Command(5, DRNS[0], "relay_open", "", T0, T0 + 60_000), T0))
+        bus.delays = [0.0, 0.0, 0.3]  # the serial number, the mailbox, then the write
+
+        async def writes():
+            return bus.meters[1].runs == [5]
+
+        await until(writes)
+        assert store.get_entry(5).state == "WRITING"
+        await worker.let_go([DRNS[0]])
+        assert store.get_entry(5).state == "VERIFIED"
+        assert (worker.meters, worker._gone, meter.waiting) == ({}, {}, [])
+
+
+async def test_a_command_for_a_meter_that_was_taken_off_ends_with_its_deadline(tmp_path):
+    async with Bus({1: Meter(DRNS[0])}, "tcp") as bus:
+        bus.silent = {1}
+        async with serving(tmp_path, bus, devices()[:1]) as (worker, store):
+            worker.submit(store.accept(Command(5, DRNS[0], "relay_open", "", T0, T0 + 60_000), T0))
+            await worker.change([], 0.1)
+            assert store.get_entry(5).state == "ACCEPTED"
+            worker._now_ms = worker._delivery._now_ms = lambda: T0 + 60_000
+
+            async def expired():
+                return store.get_entry(5).state == "EXPIRED"
+
+            await until(expired)
+
+
+def test_who_missed_its_time_asks_after_those_whose_time_has_come(tmp_path):
+    store = OutboxStore(tmp_path / "g.sqlite")
+    worker = BusWorker(
+        address(), devices(), store=store, poll_s=2.0, now_ms=lambda: T0, on_stored=lambda: None
+    )
+    for place, meter in enumerate(worker.meters.values()):
+        meter.next_at = 100.0 + place
+    missed = worker.meters[DRNS[0]]
+    missed.is_retry = True
+    assert worker._next_poll(99.9) is None
+    assert worker._next_poll(100.5) is missed, "nobody else is due"
+    assert worker._next_poll(101.5) is worker.meters[DRNS[1]]
+    assert worker._next_poll(102.0) is missed, "a period later it counts as due"
+    store.close()

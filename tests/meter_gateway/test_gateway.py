@@ -297,6 +297,43 @@ async def test_a_silent_meter_is_told_once_and_its_return_too(site, broker):
         assert len(platform.events("raseed.link_down")) == len(platform.events("raseed.link_up")) == 1
 
 
+async def test_a_meter_more_costs_the_others_nothing(site, broker):
+    """A new config once began all buses anew: connections, breakers and places in line were gone."""
+    async with Platform(broker.url) as platform:
+        await configured(site, platform)
+        site.bus.silent = {1}
+        platform.command(7)  # waits in the line of a meter that says nothing
+
+        async def accepted():
+            return platform.states(7) == ["ACCEPTED"]
+
+        await until(accepted)
+        both = [Device(DRN, "raseed-prepaid-e1", "b", 1), Device(OTHER, "raseed-prepaid-e1", "b", 2)]
+        platform.configure(both, version=2)
+
+        async def other_is_polled():
+            return any(one.meter == OTHER for one in platform.readings())
+
+        await until(other_is_polled)
+        site.bus.silent = set()
+
+        async def carried_out():
+            return "VERIFIED" in platform.states(7)
+
+        await until(carried_out)
+        assert len(site.bus.clients) == 1
+        platform.configure(both[1:], version=3)
+
+        async def is_left_alone():
+            before = len(site.bus.frames)
+            await asyncio.sleep(3 * POLL_S)
+            units = {frame[1] for frame in site.bus.frames[before:]}
+            return units == {2}
+
+        await until(is_left_alone)
+        assert len(site.bus.clients) == 1
+
+
 async def test_a_bus_that_is_away_is_told_as_such(site, broker):
     async with Platform(broker.url) as platform:
         await configured(site, platform)

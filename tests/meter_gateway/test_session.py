@@ -23,6 +23,12 @@ def test_three_failures_open_the_breaker_and_are_told_once():
     assert session.breaker is Breaker.HALF_OPEN
 
 
+def test_a_miss_at_a_slow_site_is_tried_again_soon():
+    session = Session(3600.0)
+    assert fail(session, 2) == [[NextAt(10.0)], [NextAt(10.0)]]
+    assert session.receive(Answered(), 10.0) == [NextAt(3610.0)]
+
+
 def test_the_pause_doubles_to_its_limit_and_jitter_spreads_it():
     session = Session(2.0)
     fail(session, 3)
