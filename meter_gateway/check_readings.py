@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +12,7 @@ from typing import Final
 
 import msgspec
 import psycopg
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from meter_gateway import vee, vee_store, vee_window_store
 from meter_gateway.estimate import SHAPED_FROM, fill_gap
@@ -20,8 +22,14 @@ from meter_gateway.validation import KnownCounter
 from meter_gateway.vee import Found, Judgment, Kind, Over
 from meter_gateway.vee_store import ClosedFinding
 
+log = logging.getLogger(__name__)
+
 # A sweep a minute: what it finds has lasted for hours or waits for a person.
-CHECK_EVERY: Final = timedelta(minutes=1)
+CHECK_EVERY_S: Final = 60.0
+# The first one soon after the start, when what edges kept meanwhile has arrived.
+FIRST_CHECK_S: Final = 10.0
+# No check may hold up the database for longer; a sweep of 10,000 meters takes a hundredth of it.
+LONGEST_CHECK: Final = "20s"
 # Meters whose windows are measured in one sweep: 10,000 come round in 34 minutes, which 48-hour rules can bear.
 TURN: Final = 300
 # Events, parked readings, gaps and doubts of one sweep; the rest waits a minute for the next.
@@ -42,11 +50,37 @@ class Checked:
 Check = Callable[[psycopg.AsyncConnection, datetime, Checked], Awaitable[None]]
 
 
+async def run(pool: AsyncConnectionPool, *, clock: Callable[[], datetime]) -> None:
+    """Sweep each minute until cancelled; a sweep that fails is told once, and the next one comes."""
+    is_failing = False
+    wait_s = FIRST_CHECK_S
+    while True:
+        await asyncio.sleep(wait_s)
+        wait_s = CHECK_EVERY_S
+        try:
+            checked = await check_readings(pool, clock())
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            if not is_failing:
+                log.warning("readings are not checked: %s", type(error).__name__)
+            is_failing = True
+        except Exception:
+            if not is_failing:
+                log.exception("readings are not checked")
+            is_failing = True
+        else:
+            if is_failing:
+                log.info("readings are checked again")
+            is_failing = False
+            if checked.opened or checked.closed:
+                log.info("findings in readings: %d opened, %d over", checked.opened, checked.closed)
+
+
 async def check_readings(pool: AsyncConnectionPool, now: datetime) -> Checked:
     """Sweep once, each check in a transaction of its own; a check that another headend is at is left to it."""
     checked = Checked()
     for check in CHECKS:
         async with pool.connection() as conn:
+            await conn.execute(f"SET LOCAL statement_timeout = '{LONGEST_CHECK}'")
             if await vee_store.lock_checks(conn):
                 await check(conn, now, checked)
     return checked

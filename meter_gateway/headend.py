@@ -9,7 +9,7 @@ from typing import Final
 
 from psycopg_pool import AsyncConnectionPool
 
-from meter_gateway import keep_history
+from meter_gateway import check_readings, keep_history
 from meter_gateway.dispatch import Dispatch
 from meter_gateway.ingest import Ingest
 from meter_gateway.mqtt_link import MqttLink
@@ -19,8 +19,8 @@ from meter_gateway.topics import SHARED_UPLINKS
 
 log = logging.getLogger(__name__)
 
-# Ingest, dispatch, history, and one to spare.
-POOL_SIZE: Final = 4
+# Ingest, dispatch, history, the check of readings, and one to spare.
+POOL_SIZE: Final = 5
 # How long a task waits for a connection before it says that the database is away.
 POOL_WAIT_S: Final = 5.0
 
@@ -61,6 +61,7 @@ async def run(*, database_url: str, mqtt_url: str, name: str, keep: Keep | None 
         asyncio.create_task(
             keep_history.run(pool, clock=_now, keep=Keep() if keep is None else keep), name="history"
         ),
+        asyncio.create_task(check_readings.run(pool, clock=_now), name="check readings"),
     ]
     stopped = asyncio.create_task(stop.wait())
     log.info("%s is up", name)

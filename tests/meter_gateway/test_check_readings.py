@@ -1,10 +1,12 @@
 """The sweep on a real database: opened once, ended once, whoever runs it and however often."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 from psycopg.types.json import Jsonb
 
+from meter_gateway import check_readings as check
 from meter_gateway import meter_store, topics, vee_store
 from meter_gateway.check_readings import TURN, Checked, check_readings
 from meter_gateway.ingest import store_batch
@@ -402,3 +404,27 @@ async def test_a_finding_is_a_fact(pool, change):
         with pytest.raises(Exception, match="refused"):
             await conn.execute(change)
         await conn.rollback()
+
+
+async def test_the_sweep_goes_on_after_a_fall(pool, monkeypatch, caplog):
+    """What fails is told once; the next sweep comes all the same."""
+    monkeypatch.setattr(check, "FIRST_CHECK_S", 0.0)
+    monkeypatch.setattr(check, "CHECK_EVERY_S", 0.01)
+    swept = asyncio.Event()
+    falls = 0
+
+    async def falling(_conn, _now, _checked):
+        nonlocal falls
+        falls += 1
+        if falls < 3:
+            raise ValueError("a bad row")
+        swept.set()
+
+    monkeypatch.setattr(check, "CHECKS", (falling,))
+    caplog.set_level("INFO", logger=check.__name__)
+    task = asyncio.create_task(check.run(pool, clock=lambda: NOW))
+    await asyncio.wait_for(swept.wait(), 10)
+    while "checked again" not in caplog.text:
+        await asyncio.sleep(0.005)
+    task.cancel()
+    assert caplog.text.count("are not checked") == 1
