@@ -19,13 +19,14 @@ from meter_gateway import (
     meter_store,
     network_store,
     reading_store,
+    site_task_store,
     state_store,
 )
 from meter_gateway.command_store import DueCommand
 from meter_gateway.ingest import Stored
 from meter_gateway.message_key import to_millis
 from meter_gateway.mqtt_link import MqttLink
-from meter_gateway.topics import Command, Config, Rebirth, down_topic, encode
+from meter_gateway.topics import Command, Config, Rebirth, TaskOrder, down_topic, encode
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Dispatch:
             try:
                 await self._keep_house()
                 await self._send_commands()
+                await self._send_tasks()
                 await self._send_configs()
                 await self._watch_edges()
             except (psycopg.OperationalError, PoolTimeout) as error:
@@ -142,6 +144,31 @@ class Dispatch:
         expiry_s = min(COMMAND_EXPIRY_S, left_s) if left_s > 0 else COMMAND_EXPIRY_S
         self._link.publish(down_topic(due.edge, Command), encode(message), expiry_s=expiry_s)
         log.info("command %d (%s) sent to meter %s by %s", due.id, due.kind, due.drn, due.edge)
+
+    async def _send_tasks(self) -> None:
+        """Say engineers' tasks to their gateways, and again those that must stop."""
+        now = self._clock()
+        async with self._pool.connection() as conn:
+            await site_task_store.mark_overdue(conn, now)
+        if not self._link.connected:
+            return
+        async with self._pool.connection() as conn:
+            due = await site_task_store.lock_due_tasks(
+                conn, now=now, send_before=now - RESEND, limit=DISPATCH_LIMIT
+            )
+            await site_task_store.mark_sent(conn, [one.id for one in due], now)
+        for one in due:
+            message = TaskOrder(
+                task=one.id,
+                bus=one.bus,
+                kind=one.kind,  # type: ignore[arg-type]  # the table's CHECK holds the same words
+                argument=one.argument,
+                created=to_millis(one.created_at),
+                expires=to_millis(one.expires_at),
+                cancelled=one.cancel_at is not None,
+            )
+            self._link.publish(down_topic(one.site, TaskOrder), encode(message), expiry_s=COMMAND_EXPIRY_S)
+            log.info("task %d (%s) sent to %s", one.id, one.kind, one.site)
 
     async def _send_configs(self) -> None:
         if not self._link.connected:

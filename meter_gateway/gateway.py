@@ -295,9 +295,11 @@ async def run(*, mqtt_url: str, site_file: Path | str, state_dir: Path | str) ->
     # A gateway whose disk was lost must not count from one again: the platform knows those messages, and would
     # receipt the new ones as repeats. Seconds outrun any number of starts.
     store = OutboxStore(Path(state_dir) / f"gateway-{site.code}.sqlite", first_boot=max(1, int(time.time())))
+    journal = TaskJournal(Path(state_dir) / f"gateway-{site.code}-tasks.sqlite")
     try:
         log.info("gateway of %s is up, boot %d", site.code, store.boot)
-        await Gateway(site, store, mqtt_url).run(stop)
+        await Gateway(site, store, mqtt_url, journal=journal).run(stop)
     finally:
+        journal.close()
         store.close()
         log.info("gateway of %s is down", site.code)
