@@ -9,8 +9,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 CONTRACT: Final = "rsd/1"
-# One group for all ingest processes: each uplink goes to one of them.
-SHARED_UPLINKS: Final = f"$share/ingest/{CONTRACT}/up/+/+"
+# All ingest processes are one group: each uplink goes to one of them.
+SHARE_GROUP: Final = "ingest"
+SHARED_UPLINKS: Final = f"$share/{SHARE_GROUP}/{CONTRACT}/up/+/+"
 # A full batch of 500 records with room for a read-now answer; more is a fault or an attack.
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 # What one uplink may carry: a gateway cuts longer queues into several messages.
@@ -247,6 +248,16 @@ def up_topic(edge: str, kind: type[Up]) -> str:
 def down_topic(edge: str, kind: type[Down]) -> str:
     """Return the topic on which `edge` hears a message of this kind."""
     return f"{CONTRACT}/down/{_checked(edge)}/{_DOWN_NAMES[kind]}"
+
+
+def up_filter(edge: str) -> str:
+    """Return the topics on which an edge may speak."""
+    return f"{CONTRACT}/up/{_checked(edge)}/+"
+
+
+def shared_uplinks(group: str) -> str:
+    """Return what every headend of a group subscribes to. Raises ValueError when the group is no plain word."""
+    return f"$share/{_checked(group)}/{CONTRACT}/up/+/+"
 
 
 def down_filter(edge: str) -> str:
