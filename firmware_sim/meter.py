@@ -19,6 +19,7 @@ from firmware_sim.meter_state import (
     Attempt,
     MeterState,
 )
+from meter_gateway.topics import limits_of
 from token_engine.acceptance import enter
 from token_engine.token_effect import CreditAdded, CreditCleared, PowerLimitSet, TamperCleared, TokenEffect
 from token_engine.token_result import TokenResult
@@ -120,8 +121,10 @@ def enter_token(
 def run_command(
     state: MeterState, command: int, kind: str, argument: str, now_ms: int
 ) -> tuple[MeterState, Answer, Events]:
-    """Run an order once: token, relay_open, relay_close or read_now; a known id gets its stored answer.
+    """Run an order once; a known id gets its stored answer.
 
+    Kinds: token, relay_open, relay_close (ends at ready-for-reconnection), relay_connect (closes outright),
+    read_now, clock (epoch seconds, or empty: the radio network's time) and limits as the contract writes them.
     Raises NoPower on a dead meter and ValueError for a kind that no meter knows.
     """
     _check_power(state)
@@ -138,19 +141,43 @@ def run_command(
         state, events = _settle(replace(state, ordered_open=True), now_ms)
         done = state.relay == DISCONNECTED
         result = "DONE" if done else "relay_stuck"
-    elif kind == "relay_close":
-        awaited = state.hand_closes and state.ordered_open
-        state, events = _settle(
-            replace(state, ordered_open=False, hand_awaited=awaited or state.hand_awaited), now_ms
-        )
-        done = state.relay != DISCONNECTED
-        result = "DONE" if done else state.reason
+    elif kind in ("relay_close", "relay_connect"):
+        state, events, result = _close(state, kind, now_ms)
+        done = result == "DONE"
+    elif kind == "clock":
+        offset_ms = int(argument) * 1000 - now_ms if argument else 0
+        state = replace(state, clock_offset_ms=offset_ms, clock_ok=True)
+    elif kind == "limits":
+        state, result = _set_limits(state, argument)
+        done = result == "DONE"
     elif kind != "read_now":
         raise ValueError(f"no meter knows the order {kind!r}")
     answer = Answer(
         command, kind, done, result, tid, state.credit, state.relay, state.load, state.clock_ms(now_ms)
     )
     return remember(state, answer), answer, events
+
+
+def _close(state: MeterState, kind: str, now_ms: int) -> tuple[MeterState, Events, str]:
+    """Close from afar: never after tamper, and to a hand's readiness where the order does not say more."""
+    if state.tamper:
+        return state, (), "tamper"
+    awaited = kind == "relay_close" and state.hand_closes and state.ordered_open
+    closed = replace(
+        state, ordered_open=False, hand_awaited=awaited or (kind == "relay_close" and state.hand_awaited)
+    )
+    closed, events = _settle(closed, now_ms)
+    return closed, events, "DONE" if closed.relay != DISCONNECTED else closed.reason
+
+
+def _set_limits(state: MeterState, argument: str) -> tuple[MeterState, str]:
+    try:
+        limits = limits_of(argument)
+    except ValueError:
+        return state, "out_of_range"
+    if "power_limit" in limits:
+        return replace(state, power_limit_w=limits["power_limit"], tripped_until_ms=0), "DONE"
+    return replace(state, low_1=limits["low_1"], low_2=limits["low_2"]), "DONE"
 
 
 def remember(state: MeterState, answer: Answer) -> MeterState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from firmware_sim.meter_state import CONNECTED, LOW_CREDIT, PER_TENTH, READY, MeterState
+from firmware_sim.meter_state import CONNECTED, PER_TENTH, READY, MeterState
 from firmware_sim.town import TownMeter
 from token_engine.token_result import TokenResult
 
@@ -59,7 +59,7 @@ def lamp(state: MeterState) -> str:
         return "amber"
     if state.relay != CONNECTED:
         return "red"
-    return "amber" if state.credit <= LOW_CREDIT[state.commodity][0] else "green"
+    return "amber" if state.credit <= state.low_marks[0] else "green"
 
 
 def face(meter: TownMeter, state: MeterState, node: str | None, now_ms: int) -> dict[str, Any]:

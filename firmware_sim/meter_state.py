@@ -70,11 +70,13 @@ class MeterState:
     relay_stuck: bool = False
     load: int = 0
     ordered_open: bool = False
-    hand_closes: bool = False  # this model waits for a hand on its button after a remote close order
+    hand_closes: bool = True  # this model knows ready-for-reconnection: a remote close order ends there
     hand_awaited: bool = False
     tamper: bool = False
     tripped_until_ms: int = 0
-    power_limit_w: int = 0
+    power_limit_w: int = 0  # mL/h for water
+    low_1: int | None = None  # low-credit marks in Wh or mL; None: as the maker set them
+    low_2: int | None = None
     boot: int = 1
     clock_offset_ms: int = 0
     clock_ok: bool = True
@@ -88,6 +90,13 @@ class MeterState:
     def powered(self) -> bool:
         """True when the meter itself is alive."""
         return self.supply or self.commodity == "water"
+
+    @property
+    def low_marks(self) -> tuple[int, int]:
+        """The two low-credit marks in Wh or mL."""
+        if self.low_1 is None or self.low_2 is None:
+            return LOW_CREDIT[self.commodity]
+        return self.low_1, self.low_2
 
     def clock_ms(self, now_ms: int) -> int:
         """What the meter's own clock shows."""
@@ -160,6 +169,5 @@ def new_meter(meter: TownMeter, decoder_key: DecoderKey) -> MeterState:
         token=MeterTokenState(key_identity(meter), decoder_key, capabilities),
         credit=meter.initial_credit,
         counter=meter.initial_counter,
-        hand_closes=electric and (meter.bus or "").startswith("rtu"),
     )
     return state if state.credit > 0 else replace(state, relay=DISCONNECTED, reason="no_credit")

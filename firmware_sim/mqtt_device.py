@@ -197,7 +197,7 @@ class MqttMeter:
         finally:
             self._gathered = None
         state = "VERIFIED" if answer.done else "REJECTED"
-        final = self._progress(command, state, answer.at_ms, self._detail(command.kind, answer))
+        final = self._progress(command, state, answer.at_ms, self._detail(command, answer))
         records += [final, *gathered]
         if gathered or command.kind == "read_now":
             records += self._readings(self._device.state)
@@ -206,10 +206,18 @@ class MqttMeter:
     def _progress(self, command: Command, state: Any, at: int, detail: dict[str, Any]) -> Progress:
         return Progress(command.command, self._drn, state, at, detail)
 
-    def _detail(self, kind: str, answer: Answer) -> dict[str, Any]:
+    def _detail(self, command: Command, answer: Answer) -> dict[str, Any]:
+        kind = command.kind
         told = {"result": answer.result, "credit": answer.credit, "relay": answer.relay, "load": answer.load}
         if kind == "token":
             return told | {"tid": answer.tid}
+        if not answer.done:
+            return told | {"result": "REFUSED", "why": answer.result}
+        if kind == "clock":
+            now_ms = self._device.clock()
+            return told | {"drift_s": (self._device.state.clock_ms(now_ms) - now_ms) // 1000}
+        if kind == "limits":
+            return told | topics.limits_of(command.argument)
         if kind != "read_now":
             return told
         state = self._device.state

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from firmware_sim.faults import COUNTER_SPIKE, PENDING_MS
-from firmware_sim.meter_state import ATTEMPT_LOG, COMMAND_MEMORY, LOW_CREDIT, RELAY_REASONS, MeterState
+from firmware_sim.meter_state import ATTEMPT_LOG, COMMAND_MEMORY, RELAY_REASONS, MeterState
 from firmware_sim.modbus_frame import ILLEGAL_ADDRESS, ILLEGAL_VALUE, ModbusRefusal
 from meter_gateway.profile import Profile, Register
 from meter_gateway.registers import RegisterError
@@ -16,14 +16,15 @@ ARM_KEY: Final = 0x5A17
 NO_TID: Final = 0xFFFFFFFF
 MODEL_NUMBER: Final = {"electricity": 0x0E01, "water": 0x0A01}
 FIRMWARE: Final = 0x0104
-STUCK_DETAIL: Final = len(RELAY_REASONS)  # the detail after the last relay reason
+# Why an order was refused, by the number that stands in command_detail.
+DETAILS: Final = (*RELAY_REASONS, "relay_stuck", "out_of_range")
 _WRONG_SERIAL: Final = "04999999994"
 _MAILBOXES: Final = ("command_mailbox", "token_mailbox")
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a master put into a mailbox: id, kind token, relay_open or relay_close, token digits."""
+    """What a master put into a mailbox: id, kind as `meter.run_command` knows them, token digits or a number."""
 
     command: int
     kind: str
@@ -97,10 +98,23 @@ class RegisterMap:
         else:
             if values["arm_key"] != ARM_KEY or values["arm_complement"] != ARM_KEY ^ 0xFFFF:
                 raise ModbusRefusal(ILLEGAL_VALUE)
-            order = Order(int(values["command_id"] or 0), str(values["command_opcode"]))
+            order = _order(int(values["command_id"] or 0), str(values["command_opcode"]), values)
         if order.command == 0 or order.kind == "none":
             raise ModbusRefusal(ILLEGAL_VALUE)
         return order
+
+
+def _order(command: int, opcode: str, values: dict[str, int | str | None]) -> Order:
+    """An opcode and its number as the order that a radio meter would hear."""
+    number = int(values["command_argument"] or 0)
+    match opcode:
+        case "set_clock":
+            return Order(command, "clock", str(number))
+        case "set_power_limit":
+            return Order(command, "limits", f"power={number}")
+        case "set_low_marks":
+            return Order(command, "limits", f"low={number >> 32},{number & 0xFFFFFFFF}")
+    return Order(command, opcode)
 
 
 def _encode(register: Register, values: dict[str, int | str], faults: Collection[str]) -> list[int]:
@@ -114,7 +128,7 @@ def register_values(
     state: MeterState, map_version: int, now_ms: int, faults: Collection[str] = ()
 ) -> dict[str, int | str]:
     """Every register of the prepaid map by name, in base units; what is not here reads as zero."""
-    low_1, low_2 = LOW_CREDIT[state.commodity]
+    low_1, low_2 = state.low_marks
     counter = state.counter
     if "counter_zero" in faults:
         counter = 0
@@ -179,6 +193,7 @@ def _mailbox_results(state: MeterState, now_ms: int, faults: Collection[str]) ->
     values: dict[str, int | str] = {
         "command_status": "NONE",
         "command_opcode": "none",
+        "command_detail": "none",
         "token_result": "NONE",
         "token_tid": NO_TID,
     }
@@ -207,7 +222,5 @@ def _mailbox_results(state: MeterState, now_ms: int, faults: Collection[str]) ->
     return values
 
 
-def _detail(result: str) -> int:
-    if result == "relay_stuck":
-        return STUCK_DETAIL
-    return RELAY_REASONS.index(result) if result in RELAY_REASONS else 0
+def _detail(result: str) -> str:
+    return result if result in DETAILS else "none"

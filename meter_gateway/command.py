@@ -18,9 +18,11 @@ from meter_gateway.errors import (
     CommandNotOpen,
     InvalidCommand,
     MeterHasNoLink,
+    MeterTampered,
 )
+from meter_gateway.topics import limits_of
 
-KINDS: Final = frozenset({"token", "relay_open", "relay_close", "read_now"})
+KINDS: Final = frozenset({"token", "relay_open", "relay_close", "read_now", "clock", "limits"})
 _TOKEN: Final = re.compile(r"[0-9]{20}")
 # One sweep expires at most this many, so that its transaction stays short.
 SWEEP_LIMIT: Final = 500
@@ -39,14 +41,12 @@ async def order_command(
 ) -> MeterCommand:
     """Put a command in line for a meter, in the caller's transaction; the only place that does.
 
-    `argument` holds a token's 20 digits and is empty for other kinds. The same key with the same meter, kind
-    and argument returns the command that is there. Raises InvalidCommand, MeterNotFound, MeterHasNoLink, and
-    CommandConflict when the key was used for something else.
+    `argument` holds a token's 20 digits, or what limits set (see topics.limits_of), and is empty for other
+    kinds. The same key with the same meter, kind and argument returns the command that is there. Raises
+    InvalidCommand, MeterTampered for a close after tamper, MeterNotFound, MeterHasNoLink, and CommandConflict
+    when the key was used for something else.
     """
-    if kind not in KINDS:
-        raise InvalidCommand(f"no command is called {kind!r}")
-    if (kind == "token") != bool(argument) or (kind == "token" and not _TOKEN.fullmatch(argument)):
-        raise InvalidCommand("a token command takes 20 digits, any other takes no argument")
+    _check_argument(kind, argument)
     if not idempotency_key:
         raise InvalidCommand("a command needs an idempotency key")
     if now.tzinfo is None or expires_at.tzinfo is None or expires_at <= now:
@@ -54,6 +54,8 @@ async def order_command(
     meter = await meter_store.get_meter(conn, meter_id)
     if not meter.is_reachable:
         raise MeterHasNoLink(f"meter {meter.drn} takes its tokens at the keypad only")
+    if kind == "relay_close" and await command_store.is_tampered(conn, meter_id):
+        raise MeterTampered(f"meter {meter.drn} was opened: clear its tamper first")
     made = await command_store.insert_command(
         conn,
         meter_id=meter_id,
@@ -73,13 +75,34 @@ async def order_command(
     return there
 
 
+def _check_argument(kind: str, argument: str) -> None:
+    if kind not in KINDS:
+        raise InvalidCommand(f"no command is called {kind!r}")
+    if kind == "token":
+        if not _TOKEN.fullmatch(argument):
+            raise InvalidCommand("a token command takes 20 digits")
+    elif kind == "limits":
+        try:
+            limits_of(argument)
+        except ValueError as error:
+            raise InvalidCommand(str(error)) from None
+    elif argument:
+        raise InvalidCommand(f"{kind} takes no argument")
+
+
 async def cancel(
     conn: psycopg.AsyncConnection, command_id: int, *, cancelled_by: str, now: datetime
 ) -> MeterCommand:
-    """Call back a command that was not sent yet. Raises CommandNotFound, or CommandNotOpen once it left."""
+    """Call back a command that was not sent yet, in the caller's transaction; again, it stays called back.
+
+    The row's lock decides against a dispatcher: whoever has it first. Raises CommandNotFound, or CommandNotOpen
+    once it left.
+    """
     command = await command_store.lock_command(conn, command_id)
     if command is None:
         raise CommandNotFound(f"no command {command_id}")
+    if command.state == CommandState.CANCELLED:
+        return command
     state = next_state(CommandState(command.state), CommandEvent.CANCEL)
     if state is None:
         raise CommandNotOpen(f"command {command_id} is {command.state}")

@@ -7,7 +7,10 @@ from typing import Final
 
 
 class CommandState(StrEnum):
-    """Where a command stands. VERIFIED and REJECTED are the meter's own word and final."""
+    """Where a command stands. VERIFIED and REJECTED are the meter's own word and final.
+
+    CANCELLED was called back before it left.
+    """
 
     CREATED = "CREATED"
     SENT = "SENT"
@@ -17,6 +20,7 @@ class CommandState(StrEnum):
     REJECTED = "REJECTED"
     EXPIRED = "EXPIRED"
     UNKNOWN = "UNKNOWN"
+    CANCELLED = "CANCELLED"
 
 
 class CommandEvent(StrEnum):
@@ -45,7 +49,7 @@ _TABLE: Final[dict[CommandState, dict[CommandEvent, CommandState | None]]] = {
     _S.CREATED: {
         _E.SEND: _S.SENT,
         _E.DEADLINE: _S.EXPIRED,
-        _E.CANCEL: _S.EXPIRED,
+        _E.CANCEL: _S.CANCELLED,
         # The answer may overtake the row that says "sent".
         _E.EDGE_ACCEPTED: _S.ACCEPTED,
         _E.EDGE_WRITTEN: _S.WRITTEN,
@@ -95,6 +99,18 @@ _TABLE: Final[dict[CommandState, dict[CommandEvent, CommandState | None]]] = {
         _E.DEADLINE: None,
         _E.CANCEL: None,
         # The edge had it after all and its word comes late: until the result is here, nobody knows.
+        _E.EDGE_ACCEPTED: _S.UNKNOWN,
+        _E.EDGE_WRITTEN: _S.UNKNOWN,
+        _E.EDGE_VERIFIED: _S.VERIFIED,
+        _E.EDGE_REJECTED: _S.REJECTED,
+        _E.EDGE_EXPIRED: None,
+        _E.EDGE_UNKNOWN: _S.UNKNOWN,
+    },
+    _S.CANCELLED: {
+        _E.SEND: None,
+        _E.DEADLINE: None,
+        _E.CANCEL: None,
+        # It never left, so nobody can answer it. An edge that does all the same is believed over our books.
         _E.EDGE_ACCEPTED: _S.UNKNOWN,
         _E.EDGE_WRITTEN: _S.UNKNOWN,
         _E.EDGE_VERIFIED: _S.VERIFIED,

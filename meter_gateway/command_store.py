@@ -116,6 +116,15 @@ async def lock_command(conn: psycopg.AsyncConnection, command_id: int) -> MeterC
         return await cursor.fetchone()
 
 
+async def is_tampered(conn: psycopg.AsyncConnection, meter_id: int) -> bool:
+    """Whether the meter last said that its lid was opened."""
+    cursor = await conn.execute(
+        "SELECT tamper FROM meter_gateway.meter_state WHERE meter_id = %s", (meter_id,)
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
 async def list_commands_of_meter(
     conn: psycopg.AsyncConnection, meter_id: int, *, limit: int = 50
 ) -> list[MeterCommand]:

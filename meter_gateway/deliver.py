@@ -6,41 +6,26 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from meter_gateway import mailbox
 from meter_gateway.modbus_link import BusDown, MeterWire, ModbusError, NoAnswer, Refused
 from meter_gateway.outbox_store import JournalEntry, OutboxStore
 from meter_gateway.profile import Profile, Value
 from meter_gateway.watch import number
-from token_engine.token_result import TokenResult
 
 log = logging.getLogger(__name__)
 
-# The word that arms the command mailbox, and its complement: no stray write looks like an order.
-ARM_KEY: Final = 0x5A17
 # A meter that is still working on it is asked again after this.
 LOOK_AGAIN_S: Final = 0.5
 # So long after a write its trace must be in the meter; without one the write never arrived.
 TRACE_MS: Final = 3_000
+# A clock that must not be set in these minutes is tried again after this.
+FREEZE_LOOK_S: Final = 20.0
 # Modbus exceptions that say "never": illegal function, address, value. Others may pass.
 _NEVER: Final = frozenset({1, 2, 3})
-_OUTCOME: Final = {
-    "token": ("token_echo", "token_result", "token_tid"),
-    "relay_open": ("command_echo", "command_status", "command_detail", "command_balance"),
-    "relay_close": ("command_echo", "command_status", "command_detail", "command_balance"),
-}
 _WORKING: Final = frozenset({"NONE", "PENDING"})
-
-
-def is_verified(kind: str, result: str) -> bool:
-    """Whether a meter's answer means that the order stands carried out; a used token is one carried out before."""
-    if kind != "token":
-        return result == "DONE"
-    try:
-        answer = TokenResult[result]
-    except KeyError:
-        return False
-    return answer.is_accepted or answer is TokenResult.USED_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +57,55 @@ class Delivery:
             values = await wire.read(_tellable(wire.profile))
             self._store.mark(entry.id, "VERIFIED", _everything(values), self._now_ms())
             return Step(values=values)
-        outcome = await self._look(wire, entry)
-        if outcome is not None:
-            return await self._settle(wire, entry, outcome)
+        route = mailbox.route_of(wire.profile, entry.kind)
+        if route is None:
+            return self._reject(entry, {"result": "UNSUPPORTED"})
+        settled = await self._settled(wire, entry, route)
+        if settled is not None:
+            return settled
         if entry.state != "ACCEPTED":
             # It may have been written. A trace says that it ran, and writing the same id again only fetches
             # the stored answer; without a trace, after a while, it never arrived.
             if self._now_ms() - entry.at_ms < TRACE_MS:
                 return Step(LOOK_AGAIN_S)
-            if not await _has_run(wire, entry.id) and self._now_ms() >= entry.expires_ms:
+            if route == "relay" and entry.state == "WRITTEN":
+                return self._reject(entry, {"result": "REFUSED", "why": "the relay does not follow"})
+            if self._now_ms() >= entry.expires_ms and not (
+                route == "mailbox" and await _has_run(wire, entry.id)
+            ):
                 self._store.mark(entry.id, "EXPIRED", {"reason": "never reached the meter"}, self._now_ms())
                 return Step()
-        return await self._write(wire, entry)
+        elif entry.kind == "clock" and self._is_frozen(wire.profile):
+            return Step(FREEZE_LOOK_S)
+        else:
+            before = mailbox.names_before(wire.profile, entry.kind)
+            told = mailbox.refusal(wire.profile, entry.kind, await wire.read(before) if before else {})
+            if told is not None:
+                return self._reject(entry, told)
+        return await self._write(wire, entry, route)
+
+    async def _settled(self, wire: MeterWire, entry: JournalEntry, route: mailbox.Route) -> Step | None:
+        """Settle a command whose answer stands in the meter; None while there is none."""
+        if route == "mailbox":
+            outcome = await self._look(wire, entry)
+            return None if outcome is None else await self._settle(wire, entry, outcome)
+        if entry.state == "ACCEPTED":
+            return None
+        # Without a mailbox the relay itself is the answer, and ordering a state twice is ordering it once.
+        values = await wire.read(_polled(wire.profile))
+        if values.get("relay") != mailbox.relay_wanted(entry.kind):
+            return None
+        detail = {"result": "DONE"} | _surroundings(values)
+        self._store.mark(entry.id, "VERIFIED", detail, self._now_ms())
+        return Step(values=values)
+
+    def _reject(self, entry: JournalEntry, detail: dict[str, Any]) -> Step:
+        self._store.mark(entry.id, "REJECTED", detail, self._now_ms())
+        log.info("command %d (%s) is not written: %s", entry.id, entry.kind, detail["result"])
+        return Step()
+
+    def _is_frozen(self, profile: Profile) -> bool:
+        return datetime.fromtimestamp(self._now_ms() / 1000, UTC).minute in profile.freeze_minutes
 
     def expire(self, entry: JournalEntry) -> bool:
         """Settle a command whose deadline passed before it was written; one that may be written is UNKNOWN."""
@@ -97,58 +119,58 @@ class Delivery:
             self._store.mark(entry.id, "UNKNOWN", {"reason": "written, and no answer read yet"}, now)
         return False
 
-    async def _write(self, wire: MeterWire, entry: JournalEntry) -> Step:
+    async def _write(self, wire: MeterWire, entry: JournalEntry, route: mailbox.Route) -> Step:
+        try:
+            values = mailbox.writing(wire.profile, entry.id, entry.kind, entry.argument, self._now_ms())
+        except ValueError as error:
+            return self._reject(entry, {"result": "INVALID", "why": str(error)})
         self._store.mark_writing(entry.id, self._now_ms())
         try:
-            await wire.write(_mailbox(entry))
+            await wire.write(values)
         except Refused as error:
             if error.code not in _NEVER:
                 raise
-            detail = {"result": "MODBUS_EXCEPTION", "code": error.code}
-            self._store.mark(entry.id, "REJECTED", detail, self._now_ms())
-            return Step()
+            return self._reject(entry, {"result": "MODBUS_EXCEPTION", "code": error.code})
         except (NoAnswer, BusDown):
-            log.info("command %d: no answer to the write, the mailbox will tell", entry.id)
+            log.info("command %d: no answer to the write, the meter will tell", entry.id)
             raise
         self._store.mark(entry.id, "WRITTEN", {}, self._now_ms())
-        outcome = await self._look(wire, entry)
-        return Step(LOOK_AGAIN_S) if outcome is None else await self._settle(wire, entry, outcome)
+        settled = await self._settled(wire, self._store.get_entry(entry.id), route)
+        return settled or Step(LOOK_AGAIN_S)
 
     async def _look(self, wire: MeterWire, entry: JournalEntry) -> dict[str, Value] | None:
         """Return the meter's answer to this command, None while it has none."""
-        values = await wire.read(_OUTCOME[entry.kind])
-        echo, result = (values[name] for name in _OUTCOME[entry.kind][:2])
+        names = mailbox.outcome_names(entry.kind)
+        values = await wire.read(names)
+        echo, result = (values[name] for name in names[:2])
         return None if echo != entry.id or result in _WORKING else values
 
     async def _settle(self, wire: MeterWire, entry: JournalEntry, outcome: Mapping[str, Value]) -> Step:
+        needed = mailbox.names_after(entry.kind, entry.argument)
         values: dict[str, Value] = {}
-        with contextlib.suppress(ModbusError):
-            values = await wire.read(wire.profile.names_of((*wire.profile.fast, *wire.profile.slow)))
+        if needed:  # what was set must be seen: without it the command is looked at again
+            values = await wire.read((*_polled(wire.profile), *needed))
+        else:
+            with contextlib.suppress(ModbusError):
+                values = await wire.read(_polled(wire.profile))
         # Where that failed, the answer counts all the same; its surroundings come with the next poll.
-        result = str(outcome[_OUTCOME[entry.kind][1]])
-        detail: dict[str, Any] = {"result": result}
-        if entry.kind == "token":
-            detail["tid"] = outcome["token_tid"]
-        for name in ("credit", "relay", "load"):
-            value = number(values, name)
-            if value is not None:
-                detail[name] = value
-        state = "VERIFIED" if is_verified(entry.kind, result) else "REJECTED"
+        state, detail = mailbox.judge(entry.kind, entry.argument, outcome, values, self._now_ms())
+        detail |= _surroundings(values)
         self._store.mark(entry.id, state, detail, self._now_ms())
-        log.info("command %d (%s) at meter %s: %s %s", entry.id, entry.kind, entry.meter, state, result)
+        log.info(
+            "command %d (%s) at meter %s: %s %s", entry.id, entry.kind, entry.meter, state, detail["result"]
+        )
         return Step(values=values or None)
 
 
-def _mailbox(entry: JournalEntry) -> dict[str, int | str]:
-    if entry.kind == "token":
-        return {"token": entry.argument, "token_submit_id": entry.id}
-    return {
-        "command_id": entry.id,
-        "command_opcode": entry.kind,
-        "command_argument": 0,
-        "arm_key": ARM_KEY,
-        "arm_complement": ARM_KEY ^ 0xFFFF,
-    }
+def _polled(profile: Profile) -> tuple[str, ...]:
+    return profile.names_of((*profile.fast, *profile.slow))
+
+
+def _surroundings(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Credit, relay and load as they stood after a command, where they were read."""
+    found = {name: number(values, name) for name in ("credit", "relay", "load")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 async def _has_run(wire: MeterWire, command_id: int) -> bool:

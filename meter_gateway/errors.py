@@ -21,6 +21,10 @@ class InvalidCommand(MeterGatewayError):
     """A command whose kind, argument or expiry makes no sense."""
 
 
+class MeterTampered(InvalidCommand):
+    """A meter whose lid was opened is not closed from afar: a person looks at it first."""
+
+
 class CommandConflict(MeterGatewayError):
     """The idempotency key was used for another command before."""
 

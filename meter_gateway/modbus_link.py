@@ -247,6 +247,11 @@ class MeterWire:
             raise
 
     async def _check_identity(self) -> None:
+        if "serial" not in self.profile.registers:
+            # A meter without a number to be read: an answer that is still under way ends with this one.
+            await self._read(self.profile.names_of(self.profile.fast[:1]))
+            self._is_in_doubt = False
+            return
         self._check_serial(await self._read(("serial",)))
 
     def _check_serial(self, values: Mapping[str, Value]) -> None:

@@ -91,6 +91,8 @@ _COMMANDS: Final = {
     "relay_open": msg("Switch off"),
     "relay_close": msg("Switch on"),
     "read_now": msg("Read now"),
+    "clock": msg("Set the clock"),
+    "limits": msg("Set limits"),
 }
 _STEPS: Final[dict[str, tuple[Tone, str]]] = {
     "CREATED": ("quiet", msg("ordered")),
@@ -101,6 +103,7 @@ _STEPS: Final[dict[str, tuple[Tone, str]]] = {
     "REJECTED": ("bad", msg("refused by the meter")),
     "EXPIRED": ("warn", msg("not delivered in time")),
     "UNKNOWN": ("warn", msg("outcome unknown")),
+    "CANCELLED": ("quiet", msg("called back before it left")),
 }
 _OUTCOMES: Final = frozenset({"VERIFIED", "REJECTED", "EXPIRED", "UNKNOWN"})
 _RELAY: Final[dict[int, tuple[Tone, str]]] = {

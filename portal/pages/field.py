@@ -63,6 +63,7 @@ STEP_WORDS: Final = {
     "REJECTED": msg("The meter refuses"),
     "EXPIRED": msg("No answer in time"),
     "UNKNOWN": msg("Outcome unknown"),
+    "CANCELLED": msg("Called back before it left"),
 }
 
 Conn = psycopg.AsyncConnection[Any]

@@ -115,11 +115,32 @@ def test_the_memory_of_orders_holds_eight():
         ({}, "relay_open", DISCONNECTED, "order", True),
         ({"relay_stuck": True}, "relay_open", CONNECTED, "order", False),
         (
+            {"ordered_open": True, "relay": 0, "reason": "order"},
+            "relay_connect",
+            CONNECTED,
+            "none",
+            True,
+        ),
+        (
             {"ordered_open": True, "relay": 0, "reason": "order", "hand_closes": False},
             "relay_close",
             CONNECTED,
             "none",
             True,
+        ),
+        (
+            {"ordered_open": True, "relay": 0, "reason": "tamper", "tamper": True},
+            "relay_close",
+            DISCONNECTED,
+            "tamper",
+            False,
+        ),
+        (
+            {"ordered_open": True, "relay": 0, "reason": "tamper", "tamper": True},
+            "relay_connect",
+            DISCONNECTED,
+            "tamper",
+            False,
         ),
         (
             {"ordered_open": True, "relay": 0, "reason": "order", "hand_closes": True},
@@ -140,6 +161,37 @@ def test_the_memory_of_orders_holds_eight():
 def test_relay_orders(before, order, relay, reason, done):
     state, answer, _ = run_command(fresh(E, **{"credit": 500} | before), 5, order, "", NOW_MS)
     assert (state.relay, state.reason, answer.done) == (relay, reason, done)
+
+
+def test_an_order_to_close_a_tampered_meter_leaves_nothing_behind():
+    state = fresh(E, ordered_open=True, relay=0, reason="tamper", tamper=True, credit=500)
+    after, answer, events = run_command(state, 5, "relay_close", "", NOW_MS)
+    assert (answer.result, events) == ("tamper", ())
+    assert after.ordered_open, "clearing the tamper later must not close it by itself"
+
+
+def test_the_clock_is_set_to_what_is_ordered_or_to_the_networks_time():
+    state = fresh(E, clock_offset_ms=-86_400_000, clock_ok=False)
+    wired, _, _ = run_command(state, 5, "clock", str(NOW_MS // 1000 + 3), NOW_MS)
+    assert (wired.clock_offset_ms // 1000, wired.clock_ok) == (3 - bool(NOW_MS % 1000), True)
+    radio, _, _ = run_command(state, 5, "clock", "", NOW_MS)
+    assert (radio.clock_offset_ms, radio.clock_ok) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("argument", "done", "shows"),
+    [
+        ("power=4000", True, {"power_limit_w": 4000}),
+        ("power=0", True, {"power_limit_w": 0}),
+        ("low=9000,2000", True, {"low_marks": (9000, 2000)}),
+        ("low=10,20", False, {"low_marks": (10_000, 3_000)}),
+        ("power=4294967296", False, {"power_limit_w": 0}),
+    ],
+)
+def test_limits(argument, done, shows):
+    state, answer, _ = run_command(fresh(E), 5, "limits", argument, NOW_MS)
+    assert (answer.done, answer.result) == (done, "DONE" if done else "out_of_range")
+    assert {name: getattr(state, name) for name in shows} == shows
 
 
 def test_a_relay_ready_for_reconnection_waits_for_a_hand():

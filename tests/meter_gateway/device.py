@@ -49,15 +49,17 @@ class Meter:
         elif address == 0x1030:
             got = PROFILE.decode(PROFILE.names_of(["command_mailbox"]), image)
             assert (got["arm_key"], got["arm_complement"]) == (0x5A17, 0xA5E8)
-            self.run(got["command_id"], got["command_opcode"])
+            self.run(got["command_id"], got["command_opcode"], got["command_argument"])
 
-    def run(self, command: int, kind: str) -> None:
+    def run(self, command: int, kind: str, number: int = 0) -> None:
         if command not in self.runs:
             self.runs.append(command)
             for place, one in enumerate(reversed(self.runs[-8:]), 1):
                 self.values[f"run_id_{place}"] = one
             if kind == "token":
                 self.type_token("remote", 1000 + command)
+            elif kind in ("set_clock", "set_power_limit"):
+                self.values["clock" if kind == "set_clock" else "power_limit"] = number
             else:
                 self.values["relay"] = 0 if kind == "relay_open" else 1
         if kind == "token":

@@ -1,3 +1,4 @@
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from meter_gateway.errors import (
     InvalidCommand,
     MeterHasNoLink,
     MeterNotFound,
+    MeterTampered,
 )
 from tests.meter_gateway.places import NOW, make_keypad_meter, make_modbus_meter, make_mqtt_meter, make_site
 
@@ -28,6 +30,10 @@ def order(conn, meter, **changes):
         "expires_at": NOW + timedelta(hours=1),
     }
     return command.order_command(conn, **{**given, **changes})
+
+
+def sendable(conn):
+    return command_store.lock_due_commands(conn, now=NOW, send_before=NOW, ask_before=NOW, limit=10)
 
 
 async def steps_of(conn, command_id):
@@ -62,6 +68,12 @@ async def test_same_key_other_content_is_a_conflict(conn, changes):
         {"argument": "123"},
         {"argument": "١٢٣٤٥٦٧٨٩٠١٢٣٤٥٦٧٨٩٠"},
         {"kind": "relay_open"},
+        {"kind": "clock"},
+        {"kind": "limits", "argument": ""},
+        {"kind": "limits", "argument": "power=-1"},
+        {"kind": "limits", "argument": "power=٥"},
+        {"kind": "limits", "argument": "low=1,2"},
+        {"kind": "limits", "argument": "power=4294967296"},
         {"idempotency_key": ""},
         {"expires_at": NOW},
         {"now": NOW.replace(tzinfo=None)},
@@ -86,13 +98,67 @@ async def test_cancel_only_before_it_left(conn):
     meter = await make_mqtt_meter(conn)
     made = await order(conn, meter)
     cancelled = await command.cancel(conn, made.id, cancelled_by="agent", now=NOW)
-    assert (cancelled.state, cancelled.result["reason"]) == ("EXPIRED", "cancelled")
+    assert (cancelled.state, cancelled.result["reason"]) == ("CANCELLED", "cancelled")
+    assert await command.cancel(conn, made.id, cancelled_by="agent", now=NOW) == cancelled, "twice is once"
     other = await order(conn, meter, idempotency_key="vend:2")
     await command_store.mark_sent(conn, [other.id], NOW)
     with pytest.raises(CommandNotOpen):
         await command.cancel(conn, other.id, cancelled_by="agent", now=NOW)
     with pytest.raises(CommandNotFound):
         await command.cancel(conn, 10**9, cancelled_by="agent", now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument"), [("clock", ""), ("limits", "power=4000"), ("limits", "low=9,2")]
+)
+async def test_clock_and_limits_are_orders_like_others(conn, kind, argument):
+    meter = await make_mqtt_meter(conn)
+    made = await order(conn, meter, kind=kind, argument=argument)
+    assert (made.kind, made.argument, made.state) == (kind, argument, "CREATED")
+
+
+async def test_a_tampered_meter_is_not_ordered_to_close(conn):
+    meter = await make_mqtt_meter(conn)
+    await conn.execute(
+        "INSERT INTO meter_gateway.meter_state (meter_id, tamper) VALUES (%s, true)", (meter.id,)
+    )
+    with pytest.raises(MeterTampered):
+        await order(conn, meter, kind="relay_close", argument="")
+    assert (await order(conn, meter, kind="relay_open", argument="")).state == "CREATED"
+
+
+async def test_a_command_called_back_makes_way_for_the_next(conn):
+    meter = await make_mqtt_meter(conn)
+    first = await order(conn, meter)
+    second = await order(conn, meter, idempotency_key="vend:2")
+    assert [one.id for one in await sendable(conn)] == [first.id]
+    await command.cancel(conn, first.id, cancelled_by="agent", now=NOW)
+    assert [one.id for one in await sendable(conn)] == [second.id]
+
+
+@pytest.mark.parametrize("first", ["cancel", "dispatch"])
+async def test_cancel_and_dispatch_race_for_the_row(pool, first):
+    """Whoever has the row first decides; the other finds the command gone, or not to be called back."""
+    async with pool.connection() as conn:
+        made = await order(conn, await make_mqtt_meter(conn))
+    async with pool.connection() as one, pool.connection() as other:
+        async with one.transaction():
+            if first == "cancel":
+                await command.cancel(one, made.id, cancelled_by="agent", now=NOW)
+                assert await sendable(other) == []
+            else:
+                await command_store.mark_sent(one, [found.id for found in await sendable(one)], NOW)
+                late = asyncio.create_task(command.cancel(other, made.id, cancelled_by="agent", now=NOW))
+                await asyncio.sleep(0.05)
+                assert not late.done(), "it waits for the dispatcher's word"
+        if first == "cancel":
+            assert await sendable(other) == []
+        else:
+            with pytest.raises(CommandNotOpen):
+                await late
+    async with pool.connection() as conn:
+        state = (await command_store.get_command(conn, made.id)).state
+    assert state == {"cancel": "CANCELLED", "dispatch": "SENT"}[first]
 
 
 async def test_deadline_then_late_result_settles(conn):

@@ -1,8 +1,12 @@
+import dataclasses
+
 import pytest
 
-from meter_gateway.deliver import TRACE_MS, Delivery, is_verified
+from meter_gateway.deliver import FREEZE_LOOK_S, TRACE_MS, Delivery
+from meter_gateway.mailbox import is_verified
 from meter_gateway.modbus_link import BusLink, MeterWire, NoAnswer, Refused
 from meter_gateway.outbox_store import OutboxStore
+from meter_gateway.profile import load_profile
 from meter_gateway.site_file import BusAddress
 from meter_gateway.topics import Command, Progress
 from tests.meter_gateway.device import PROFILE, Bus, Meter
@@ -190,3 +194,69 @@ def test_what_counts_as_carried_out():
     assert not is_verified("token", "nonsense")
     assert is_verified("relay_open", "DONE")
     assert not is_verified("relay_open", "REFUSED")
+
+
+async def test_the_clock_is_set_to_now_and_compared(bench):
+    bench.accept("clock")
+    assert await bench.step() is None
+    entry = bench.store.get_entry(7)
+    assert (entry.state, entry.detail["drift_s"], bench.meter.values["clock"]) == ("VERIFIED", 0, T0 // 1000)
+
+
+async def test_a_clock_is_left_alone_while_its_meter_freezes_its_day(bench):
+    bench.wire.profile = dataclasses.replace(PROFILE, freeze_minutes=frozenset({59, 0}))
+    bench.accept("clock", expires_ms=T0 + 3_600_000)
+    assert T0 % 3_600_000 == 0
+    assert await bench.step() == FREEZE_LOOK_S
+    assert bench.bus.frames[-1][2] == 3, "nothing is written"
+    bench.now_ms += 60_000
+    assert await bench.step() is None
+    assert bench.store.get_entry(7).state == "VERIFIED"
+
+
+async def test_limits_are_read_back(bench):
+    bench.store.accept(Command(7, DRN, "limits", "power=4000", T0, T0 + 60_000), T0)
+    assert await bench.step() is None
+    entry = bench.store.get_entry(7)
+    assert (entry.state, entry.detail["power_limit"]) == ("VERIFIED", 4000)
+
+
+async def test_a_tampered_meter_is_not_closed_and_nothing_is_written(bench):
+    bench.meter.values["tamper"] = 1
+    bench.accept("relay_close")
+    assert await bench.step() is None
+    assert (bench.writes, bench.store.get_entry(7).state) == (0, "REJECTED")
+    assert bench.store.get_entry(7).detail["why"] == "tamper"
+
+
+async def test_a_meter_without_a_mailbox_is_read_and_its_relay_is_a_register(bench, monkeypatch):
+    hiking = load_profile("hiking-dds238")
+    bench.meter.values = {"relay": 1, "counter": 50_000, "load": 40}
+    monkeypatch.setattr(
+        bench.meter, "word", lambda address: hiking.encode(bench.meter.values).get(address, 0)
+    )
+    monkeypatch.setattr(
+        bench.meter, "write", lambda _address, words: bench.meter.values.update(relay=words[0])
+    )
+    bench.wire.profile = hiking
+    for command, kind in enumerate(("relay_open", "relay_close", "read_now", "token"), 7):
+        bench.accept(kind, command)
+        assert await bench.step(command) is None
+    states = [bench.store.get_entry(command).state for command in (7, 8, 9, 10)]
+    assert states == ["VERIFIED", "VERIFIED", "VERIFIED", "REJECTED"]
+    assert (bench.store.get_entry(7).detail["relay"], bench.store.get_entry(8).detail["relay"]) == (0, 1)
+    assert bench.store.get_entry(9).detail["counter"] == 50_000
+    assert bench.store.get_entry(10).detail == {"result": "UNSUPPORTED"}
+    assert bench.writes == 2
+
+
+async def test_a_relay_that_does_not_follow_is_a_refusal(bench, monkeypatch):
+    hiking = load_profile("hiking-dds238")
+    monkeypatch.setattr(bench.meter, "word", lambda address: int(address == 0x1A))
+    monkeypatch.setattr(bench.meter, "write", lambda _address, _words: None)
+    bench.wire.profile = hiking
+    bench.accept("relay_open")
+    assert await bench.step() == 0.5
+    bench.now_ms += TRACE_MS
+    assert await bench.step() is None
+    assert (bench.writes, bench.store.get_entry(7).state) == (1, "REJECTED")
