@@ -39,6 +39,9 @@ def read_site(path: Path) -> tuple[BusAddress, ...]:
     found = tuple(_read_bus(bus) for bus in buses)
     if len({bus.code for bus in found}) != len(found):
         raise InvalidSite(f"{path.name}: two buses have one code")
+    places = [one.tty or (one.host, one.port) for one in found if one.tty or one.port]
+    if len(set(places)) != len(places):
+        raise InvalidSite(f"{path.name}: two buses share a tty or an address")
     return found
 
 

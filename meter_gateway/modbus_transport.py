@@ -58,10 +58,10 @@ class BusTransport(asyncio.Protocol):
         address = self._address
         if address.framer == "rtu":
             self._line = open_line(address, self)
+            self.is_open = True
         else:
             async with asyncio.timeout(address.timeout_s):
                 await self._loop.create_connection(lambda: self, address.host, address.port)
-        self.is_open = True
 
     def close(self) -> None:
         """Close it; a question that waits ends with Lost."""
@@ -118,6 +118,7 @@ class BusTransport(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the connection."""
         self._line = cast("asyncio.WriteTransport", transport)
+        self.is_open = True
         link = transport.get_extra_info("socket")
         if link is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_MS)

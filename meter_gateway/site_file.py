@@ -14,6 +14,8 @@ Parity = Literal["none", "even", "odd"]
 DEFAULT_TIMEOUT_S: Final = {"tcp": 1.0, "rtu": 0.6, "rtu_over_tcp": 1.0}
 # After a time-out on a shared wire: how long the latest answer may still be under way.
 DEFAULT_QUIET_S: Final = 0.5
+# Names of one and the same place.
+_LOOPBACK: Final = {"localhost": "127.0.0.1", "[::1]": "127.0.0.1"}
 _CODE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -70,10 +72,12 @@ def parse_site(text: str) -> Site:
         bus = _bus(entry)
         if bus.code in buses:
             raise InvalidSite(f"bus {bus.code} is named twice")
-        where = bus.tty or f"{bus.host}:{bus.port}"
+        where = bus.tty or f"{_LOOPBACK.get(bus.host.lower(), bus.host.lower())}:{bus.port}"
         if where in taken:
-            # Two framers, or two masters, on one converter garble each other.
-            raise InvalidSite(f"buses {taken[where]} and {bus.code} share {where}")
+            # Two framers on one converter garble each other, and so do two masters.
+            other = buses[taken[where]]
+            mix = "" if other.framer == bus.framer else f", as {other.framer} and as {bus.framer}"
+            raise InvalidSite(f"buses {other.code} and {bus.code} share {where}{mix}")
         taken[where] = bus.code
         buses[bus.code] = bus
     return Site(code, buses)

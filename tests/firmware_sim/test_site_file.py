@@ -30,6 +30,7 @@ def test_tcp_and_serial_buses(tmp_path):
         '[[bus]]\ncode = "a"\nframer = "rtu"',
         '[[bus]]\ncode = "a"\nframer = "rtu"\ntty = "/x"\nbaud = "fast"',
         '[[bus]]\ncode = "a"\nframer = "tcp"\naddress = "h:1"\n[[bus]]\ncode = "a"\nframer = "tcp"\naddress = "h:2"',
+        '[[bus]]\ncode = "a"\nframer = "tcp"\naddress = "h:1"\n[[bus]]\ncode = "b"\nframer = "rtu_over_tcp"\naddress = "h:1"',
     ],
 )
 def test_others_are_refused(tmp_path, text):

@@ -22,6 +22,9 @@ def test_a_site_file():
     assert (site.buses["tcp-1"].host, site.buses["tcp-1"].port) == ("127.0.0.1", 15020)
     assert site.buses["tcp-1"].silence_s == 0
     assert 0.00401 < site.buses["rtu-1"].silence_s < 0.00402
+    assert (site.buses["rtu-1"].parity, site.buses["rtu-1"].stopbits) == ("none", 1)
+    even = parse_site(GOOD.replace("baud = 9600", 'parity = "even"\nstopbits = 2')).buses["rtu-1"]
+    assert (even.parity, even.stopbits, even.baud) == ("even", 2, 9600)
     assert parse_site(GOOD.replace("9600", "115200")).buses["rtu-1"].silence_s == 0.00175
 
 
@@ -36,6 +39,12 @@ def test_a_site_file():
         (("baud = 9600", "baud = 9"), "baud"),
         (("baud = 9600", 'timeout_s = "soon"'), "numbers"),
         (("[[bus]]", "[["), "TOML"),
+        (("baud = 9600", 'parity = "mark"'), "parity"),
+        (("baud = 9600", "stopbits = 3"), "stopbits"),
+        (
+            ('framer = "rtu"\ntty = "/dev/rtu-1"', 'framer = "rtu_over_tcp"\naddress="LocalHost:15020"'),
+            "tcp-1 and rtu-1 share 127.0.0.1:15020, as tcp and as rtu_over_tcp",
+        ),
         (
             ('framer = "rtu"\ntty = "/dev/rtu-1"', 'framer = "rtu_over_tcp"\naddress="127.0.0.1:15020"'),
             "share",
