@@ -137,7 +137,8 @@ _LAST_TID_OF_BASE = """
     SELECT max(tid) FROM (
       SELECT tid FROM billing.vend WHERE meter_id = %(meter)s AND base_date = %(base)s
       UNION ALL SELECT tid FROM billing.engineering_reservation WHERE meter_id = %(meter)s AND base_date = %(base)s
-      UNION ALL SELECT tid FROM billing.free_units_grant WHERE meter_id = %(meter)s AND base_date = %(base)s) t
+      UNION ALL SELECT tid FROM billing.free_units_grant WHERE meter_id = %(meter)s AND base_date = %(base)s
+      UNION ALL SELECT tid FROM billing.credit_carry WHERE new_meter_id = %(meter)s AND base_date = %(base)s) t
 """
 _OPEN_ISSUE = """
     SELECT EXISTS (SELECT FROM billing.vend
@@ -146,6 +147,7 @@ _OPEN_ISSUE = """
                     WHERE r.meter_id = %(meter)s
                       AND NOT EXISTS (SELECT FROM billing.engineering_refusal f WHERE f.id = r.id)
                       AND NOT EXISTS (SELECT FROM billing.token t WHERE t.request_id = 'engineering:' || r.id))
+        OR EXISTS (SELECT FROM billing.credit_carry WHERE new_meter_id = %(meter)s AND state = 'RESERVED')
         OR EXISTS (SELECT FROM billing.free_units_grant g
                     WHERE g.meter_id = %(meter)s
                       AND NOT EXISTS (SELECT FROM billing.free_units_refusal f

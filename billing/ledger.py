@@ -144,6 +144,18 @@ def suspense_refund_entry(payment_id: UUID, customer_id: int, amount_minor: int)
     )
 
 
+def carry_entry(
+    carry_id: UUID, customer_id: int, commodity: str, *, energy_minor: int, vat_minor: int
+) -> Entry:
+    """Units that stood on a meter taken down become the customer's money: the sale of them is taken back."""
+    lines = (
+        Posting(REVENUE[commodity], energy_minor),
+        Posting(VAT_PAYABLE, vat_minor),
+        Posting(CUSTOMER_CHANGE, -energy_minor - vat_minor, customer_id),
+    )
+    return Entry("carry", f"carry:{carry_id}", str(carry_id), _without_zeros(lines))
+
+
 def opening_entry(customer_id: int, debt_minor: int, *, source: str) -> Entry:
     """A debt brought in from an older system, named by `source`."""
     return Entry(

@@ -60,3 +60,6 @@ CREATE VIEW v_credit_carry AS
          c.changed_at
     FROM credit_carry c JOIN meter_gateway.meter o ON o.id = c.old_meter_id
     LEFT JOIN meter_gateway.meter n ON n.id = c.new_meter_id;
+
+ALTER TABLE journal DROP CONSTRAINT journal_kind_check, ADD CONSTRAINT journal_kind_check
+  CHECK (kind IN ('payment', 'vend', 'arrears', 'suspense', 'reversal', 'refund', 'opening', 'carry'));
