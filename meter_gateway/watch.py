@@ -16,6 +16,10 @@ REPORT_MS: Final = 30_000
 TOKEN_LOG: Final = 8
 # A load that moved by a quarter is a change worth telling; smaller ones wait for their turn.
 LOAD_STEP: Final = 4
+# A meter's clock that is off by more than the first is told, and told to be right again below the second
+# (the same limits as the platform's own check, which a site without the platform cannot ask).
+DRIFT_BEGINS_S: Final = 120
+DRIFT_ENDS_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Memory:
     reported_ms: int = 0
     is_stranger: bool = False
     is_down: bool = False
+    reverse: int | None = None
+    is_drifting: bool = False
 
 
 def number(values: Mapping[str, Value], name: str) -> int | None:
@@ -85,6 +91,8 @@ def observe(
         records.append(Event(drn, topics.RELAY, now_ms, detail))
     if tamper != (memory.tamper or False):
         records.append(Event(drn, topics.TAMPER, now_ms, {"active": tamper}))
+    is_drifting, drift = _clock(memory, drn, values, now_ms)
+    records += drift
     boot_count = number(values, "boot_count")
     if memory.boot_count is not None and boot_count != memory.boot_count:
         records.append(Event(drn, topics.POWER_RESTORED, now_ms, {"boots": boot_count}))
@@ -92,7 +100,11 @@ def observe(
     is_due = bool(records) or now_ms - memory.reported_ms >= REPORT_MS or now_ms < memory.reported_ms
     if is_due or _is_news(memory, credit, load):
         records += _readings(drn, values, now_ms)
-        memory = replace(memory, reported_ms=now_ms)
+        reverse = number(values, "reverse")
+        if reverse is not None and reverse != (memory.reverse or 0):
+            # Told when it moves: at most meters it never does, and a reading of nothing is only load.
+            records.append(Reading(drn, "reverse", now_ms, reverse))
+        memory = replace(memory, reported_ms=now_ms, reverse=reverse)
     return (
         replace(
             memory,
@@ -105,9 +117,22 @@ def observe(
             load=memory.load if load is None else load,
             counter=number(values, "counter"),
             is_stranger=False,
+            is_drifting=is_drifting,
         ),
         records,
     )
+
+
+def _clock(memory: Memory, drn: str, values: Mapping[str, Value], now_ms: int) -> tuple[bool, list[Event]]:
+    """Whether the meter's clock is off, and the event when that began or ended just now."""
+    clock = number(values, "clock")
+    if clock is None:
+        return memory.is_drifting, []
+    seconds = clock - now_ms // 1000
+    is_drifting = abs(seconds) > (DRIFT_ENDS_S if memory.is_drifting else DRIFT_BEGINS_S)
+    if is_drifting == memory.is_drifting:
+        return is_drifting, []
+    return is_drifting, [Event(drn, topics.CLOCK_DRIFT, now_ms, {"seconds": seconds, "active": is_drifting})]
 
 
 def _is_news(memory: Memory, credit: int | None, load: int | None) -> bool:

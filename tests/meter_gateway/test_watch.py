@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from meter_gateway.topics import Event, Reading
+from meter_gateway.topics import CLOCK_DRIFT, Event, Reading
 from meter_gateway.watch import REPORT_MS, Memory, is_doubtful, missed_tokens, observe, observe_stranger
 
 DRN = "06000000011"
@@ -125,3 +125,36 @@ def test_a_map_without_a_load_still_tells_the_rest():
     memory, records = observe(Memory(), DRN, values, (), T0)
     assert channels(records) == ["counter", "credit", "relay"]
     assert memory == replace(seen(), load=None)
+
+
+@pytest.mark.parametrize(
+    ("offsets_s", "told"),
+    [
+        ([0, 120, -120], []),
+        ([121, 121, 90, 61], [(True, 121)]),
+        ([-900, -70, -60, -100], [(True, -900), (False, -60)]),
+        ([-31_536_000, 0, -31_536_000], [(True, -31_536_000), (False, 0), (True, -31_536_000)]),
+        ([None, 500, None, 500], [(True, 500)]),  # a slow block that was not read says nothing
+    ],
+)
+def test_a_clock_that_is_off_is_told_when_it_begins_and_when_it_ends(offsets_s, told):
+    memory, events = seen(), []
+    for place, offset_s in enumerate(offsets_s):
+        now_ms = T0 + place * 1_000
+        clock = {} if offset_s is None else {"clock": now_ms // 1000 + offset_s}
+        memory, records = look(memory, now_ms, **clock)
+        events += [one for one in records if isinstance(one, Event)]
+    assert {one.code for one in events} <= {CLOCK_DRIFT}
+    assert [(one.detail["active"], one.detail["seconds"]) for one in events] == told
+
+
+def test_what_flows_back_is_told_when_it_moves_and_with_the_other_readings():
+    memory, records = look(Memory(), T0, reverse=0)
+    assert "reverse" not in channels(records)
+    memory, records = look(memory, T0 + 2_000, reverse=5)
+    assert records == [], "it waits for its turn"
+    memory, records = look(memory, T0 + REPORT_MS, reverse=7)
+    assert channels(records) == ["counter", "credit", "load", "relay", "reverse"]
+    assert records[-1].value == 7
+    memory, records = look(memory, T0 + 2 * REPORT_MS, reverse=7)
+    assert "reverse" not in channels(records)
