@@ -276,7 +276,8 @@ async def _store_records(
     patches = projection.fold(rows.told, now)
     for patch in patches.values():
         patch.counter_suspect = rows.in_doubt_of(patch.meter_id)
-    await state_store.apply_patches(conn, list(patches.values()))
+    new = {meter.id for meter in rows.meters.values() if not meter.has_state} & patches.keys()
+    await state_store.apply_patches(conn, list(patches.values()), new=new)
 
 
 class Ingest:

@@ -6,15 +6,22 @@ import asyncio
 import contextlib
 import logging
 import random
-import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
+from meter_gateway.broker_login import BrokerLogin, Proof
+from meter_gateway.mqtt_packet import Publish, pubacks, publish_qos0
+
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
+
+    from meter_gateway.mqtt_socket import BurstClient, BurstSocket
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +29,8 @@ KEEPALIVE_S: Final = 30
 # The network thread waits this long for room in the queue, well under the keep-alive, then drops the
 # connection: what was not acked comes again.
 ROOM_WAIT_S: Final = 10.0
+# What waits in the queue is bounded in bytes too: an uplink has 150 bytes or, after a long outage, 100 kB.
+QUEUE_BYTES: Final = 8 * 1024 * 1024
 # First wait before a reconnect, and the most: spread by chance so that a herd does not return at once.
 RECONNECT_MIN_S: Final = 0.5
 RECONNECT_MAX_S: Final = 20.0
@@ -50,8 +59,7 @@ class Disconnected:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True, gc=False):
     """A message that waits for its acknowledgement."""
 
     topic: str
@@ -103,22 +111,31 @@ class MqttLink:
         session_expiry_s: int = 86_400,
         receive_maximum: int = 1000,
         queue_size: int = 2000,
+        queue_bytes: int = QUEUE_BYTES,
         make_will: MakeWill | None = None,
+        login: BrokerLogin | None = None,
     ) -> None:
+        """Raises InvalidMqttUrl, and InvalidLogin when a file of `login` cannot be used."""
         self._address = parse_url(url)
+        self._proof = Proof(login or BrokerLogin(), is_tls=self._address.tls)
         self._client_id = client_id
         self._subscriptions = [(topic, 1) for topic in subscriptions]
         self._session_expiry_s = session_expiry_s
         self._receive_maximum = receive_maximum
         self._make_will = make_will
-        self._room = threading.Semaphore(queue_size)
-        self._events: asyncio.Queue[LinkEvent] = asyncio.Queue()
-        self._client: Client | None = None
+        self._queue_size = queue_size
+        self._queue_bytes = queue_bytes
+        self._room = threading.Condition()
+        self._held = 0
+        self._held_bytes = 0
+        self._events: deque[LinkEvent] = deque()
+        self._arrived = asyncio.Event()
+        self._client: BurstClient | None = None
+        self._burst: BurstSocket | None = None  # of the present generation
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: asyncio.Task[None] | None = None
         self._attempt = 0
         self._generation = 0
-        self._dropped = 0  # the generation whose messages are let go, because the queue was full
         self._connected = False
         self._stopping = False
 
@@ -134,19 +151,24 @@ class MqttLink:
 
     async def start(self) -> None:
         """Begin to connect, and keep at it; returns at once."""
-        from paho.mqtt.client import Client, MQTTv5
+        from paho.mqtt.client import MQTTv5
         from paho.mqtt.enums import CallbackAPIVersion
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
+        from meter_gateway.mqtt_socket import BurstClient
+
         self._loop = asyncio.get_running_loop()
-        client = Client(
-            CallbackAPIVersion.VERSION2, client_id=self._client_id, protocol=MQTTv5, manual_ack=True
+        client = BurstClient(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=MQTTv5,
+            manual_ack=True,
+            take=self._take,
         )
         if self._address.user is not None:
             client.username_pw_set(self._address.user, self._address.password)
-        if self._address.tls:
-            client.tls_set()
+        self._proof.equip(client)
         client.max_queued_messages_set(MAX_HELD)
         client.max_inflight_messages_set(200)
         client.on_pre_connect = self._on_pre_connect
@@ -171,24 +193,62 @@ class MqttLink:
 
     async def next_event(self) -> LinkEvent:
         """Return what happened next: a message, or the link going up or down."""
-        event = await self._events.get()
-        if isinstance(event, Incoming):
-            self._room.release()
-        return event
+        await self._wait()
+        return self._pop(1)[0]
 
     async def next_batch(self, limit: int, linger_s: float) -> list[LinkEvent]:
-        """Return at least one event, and what else comes within `linger_s`, at most `limit` in all."""
-        batch = [await self.next_event()]
-        if self._events.qsize() < limit - 1:
-            await asyncio.sleep(linger_s)
-        while len(batch) < limit and not self._events.empty():
-            batch.append(await self.next_event())
+        """Return what has come, at least one event and at most `limit`.
+
+        Who finds nothing there waits, and then `linger_s` more for what comes along with the first.
+        """
+        if not self._events:
+            await self._wait()
+            if len(self._events) < limit:
+                await asyncio.sleep(linger_s)
+        return self._pop(limit)
+
+    async def _wait(self) -> None:
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def _pop(self, limit: int) -> list[LinkEvent]:
+        events = self._events
+        batch = [events.popleft() for _ in range(min(limit, len(events)))]
+        sizes = [len(event.payload) for event in batch if isinstance(event, Incoming)]
+        with self._room:
+            self._held -= len(sizes)
+            self._held_bytes -= sum(sizes)
+            self._room.notify()
         return batch
 
     def ack(self, message: Incoming) -> None:
         """Tell the broker that a message is stored. An acknowledgement of an earlier connection is dropped."""
-        if self._client is not None and self._connected and message.generation == self._generation:
-            self._client.ack(message.mid, message.qos)
+        self.ack_all((message,))
+
+    def ack_all(self, messages: Iterable[Incoming]) -> None:
+        """Acknowledge messages in the order in which they came, with one write."""
+        burst, generation = self._burst, self._generation
+        if burst is None or self._client is None:
+            return
+        mine = [message for message in messages if message.generation == generation]
+        # A burst belongs to one connection: should that end meanwhile, these bytes end with it.
+        self._write(burst, pubacks(message.mid for message in mine if message.qos == 1))
+        for message in mine:
+            if message.qos > 1:
+                self._client.ack(message.mid, message.qos)
+
+    def send_all(self, messages: Iterable[tuple[str, bytes]], *, expiry_s: int) -> None:
+        """Say (topic, payload) pairs at QoS 0, with one write: for what is said again when it is not heard."""
+        if self._burst is not None:
+            packets = [publish_qos0(topic, payload, expiry_s=expiry_s) for topic, payload in messages]
+            self._write(self._burst, b"".join(packets))
+
+    @staticmethod
+    def _write(burst: BurstSocket, data: bytes) -> None:
+        if data:
+            with contextlib.suppress(OSError):  # the network thread finds out by itself
+                burst.send(data)
 
     def publish(self, topic: str, payload: bytes, *, expiry_s: int | None = None) -> bool:
         """Hand a message to the broker at QoS 1; False when the link is down or its memory full.
@@ -223,7 +283,8 @@ class MqttLink:
             with contextlib.suppress(ValueError, RuntimeError):
                 await asyncio.to_thread(info.wait_for_publish, 1.0)
         client.disconnect()
-        self._room.release()
+        with self._room:
+            self._room.notify()
         await asyncio.to_thread(client.loop_stop)
 
     async def _watch_thread(self) -> None:
@@ -238,13 +299,15 @@ class MqttLink:
         # The stub asks for whole seconds, the code takes any number.
         client.reconnect_delay_set(RECONNECT_MIN_S * chance, RECONNECT_MAX_S * chance)  # type: ignore[arg-type]
 
-    def _put(self, event: LinkEvent) -> None:
+    def _put(self, *events: LinkEvent) -> None:
+        self._events.extend(events)
         if self._loop is not None and not self._loop.is_closed():
             with contextlib.suppress(RuntimeError):  # the loop may close between the two lines
-                self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+                self._loop.call_soon_threadsafe(self._arrived.set)
 
     def _on_pre_connect(self, client: Client, _data: Any) -> None:
         self._attempt += 1
+        self._proof.renew(client)
         if self._make_will is not None:
             topic, payload = self._make_will(self._attempt)
             client.will_set(topic, payload, qos=1)
@@ -252,8 +315,11 @@ class MqttLink:
     def _on_connect(self, client: Client, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             log.warning("broker refuses the connection of %s: %s", self._client_id, reason)
+            self._proof.refused(str(reason))
             return
+        self._proof.accepted(client)
         self._generation += 1
+        self._burst = self._client.burst if self._client is not None else None
         self._connected = True
         log.info("connected to the broker as %s", self._client_id)
         if self._subscriptions:
@@ -263,28 +329,39 @@ class MqttLink:
     def _on_connect_fail(self, _client: Client, _data: Any) -> None:
         if self._attempt <= 1:
             log.warning("broker %s:%s does not answer, trying on", self._address.host, self._address.port)
+        self._proof.refused()
 
     def _on_disconnect(self, client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if self._connected and not self._stopping:
             log.warning("connection of %s to the broker is lost: %s", self._client_id, reason)
+        elif not self._stopping:
+            self._proof.refused()
         self._connected = False
+        self._burst = None
         self._spread(client)
         self._put(Disconnected(str(reason)))
 
-    def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
-        # An exception here would end the network thread: whatever goes wrong, the message stays unacked.
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        # Only what is not QoS 1 comes this way; an exception here would end the network thread.
         try:
-            if self._stopping or self._dropped == self._generation:
-                return
-            if not self._room.acquire(timeout=ROOM_WAIT_S):
-                log.warning("queue of %s is full, the connection is dropped", self._client_id)
-                self._dropped = self._generation
-                sock = client.socket()
-                if isinstance(sock, socket.socket):
-                    sock.shutdown(socket.SHUT_RDWR)
-                return
-            self._put(
-                Incoming(message.topic, bytes(message.payload), self._generation, message.mid, message.qos)
-            )
+            self._take([(message.topic, bytes(message.payload), message.mid)], qos=message.qos)
         except Exception:
             log.exception("a message of %s could not be taken in", self._client_id)
+
+    def _take(self, found: Sequence[Publish], qos: int = 1) -> None:
+        """Queue what one read brought. Raises ConnectionError when there is no room: unacked, it comes again."""
+        size = sum(len(payload) for _, payload, _ in found)
+        with self._room:
+            if not self._room.wait_for(self._has_room, ROOM_WAIT_S):
+                log.warning("queue of %s is full, the connection is dropped", self._client_id)
+                raise ConnectionError("the queue is full")
+            if self._stopping:
+                return
+            self._held += len(found)
+            self._held_bytes += size
+        generation = self._generation
+        self._put(*[Incoming(topic, payload, generation, mid, qos) for topic, payload, mid in found])
+
+    def _has_room(self) -> bool:
+        # One read may go over the bound: READ_BYTES at most.
+        return self._stopping or (self._held < self._queue_size and self._held_bytes < self._queue_bytes)
