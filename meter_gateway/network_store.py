@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 from psycopg.rows import class_row
@@ -29,6 +30,18 @@ class Site:
     code: str
     config_version: int
     poll_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLink:
+    """A site with its names and how its gateway is; `online` is None while the gateway was never born."""
+
+    code: str
+    name_en: str
+    name_ar: str
+    poll_ms: int
+    online: bool | None
+    last_seen_at: datetime | None
 
 
 async def _inserted_id(conn: psycopg.AsyncConnection, query: str, values: tuple[object, ...]) -> int:
@@ -120,6 +133,16 @@ async def list_sites(conn: psycopg.AsyncConnection) -> list[Site]:
     """Return all sites with the version of their configuration."""
     async with conn.cursor(row_factory=class_row(Site)) as cursor:
         await cursor.execute("SELECT id, code, config_version, poll_ms FROM meter_gateway.site ORDER BY id")
+        return await cursor.fetchall()
+
+
+async def list_site_links(conn: psycopg.AsyncConnection) -> list[SiteLink]:
+    """Return all sites with the state of their gateways, by code."""
+    async with conn.cursor(row_factory=class_row(SiteLink)) as cursor:
+        await cursor.execute(
+            "SELECT s.code, s.name_en, s.name_ar, s.poll_ms, e.online, e.last_seen_at FROM meter_gateway.site s"
+            " LEFT JOIN meter_gateway.edge e ON e.edge = s.code AND e.born_at IS NOT NULL ORDER BY s.code"
+        )
         return await cursor.fetchall()
 
 

@@ -21,7 +21,22 @@ from meter_gateway.vitals import PublishVitals, pool_vitals
 from portal import errors
 from portal.access import NotSignedIn, check_csrf, find_viewer
 from portal.i18n import load_languages
-from portal.pages import account, desk, field, my, my_buy, my_tickets, my_token, town, webhooks
+from portal.pages import (
+    account,
+    desk,
+    field,
+    field_commission,
+    field_drafts,
+    field_offline,
+    field_sites,
+    field_tasks,
+    my,
+    my_buy,
+    my_tickets,
+    my_token,
+    town,
+    webhooks,
+)
 from portal.pages.render import STATIC_DIR, error_page, make_templates
 from portal.rate_limit import TooManyAttempts
 from portal.runtime import Pool, Runtime, runtime_of
@@ -45,6 +60,11 @@ ROUTERS = (
     my_token.router,
     desk.router,
     field.router,
+    field_commission.router,
+    field_drafts.router,
+    field_offline.router,
+    field_sites.router,
+    field_tasks.router,
     webhooks.router,
 )
 

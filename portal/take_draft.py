@@ -46,7 +46,7 @@ class DraftKeyReused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What the phone sends; `made_at` is the phone's time, `photo` is cleaned already."""
+    """What the phone sends; `made_at` is the phone's time, `photo` is cleaned already, `fields` as they came."""
 
     key: str
     kind: str
@@ -54,15 +54,13 @@ class Draft:
     made_at: datetime
     fields: Mapping[str, str]
     photo: CleanPhoto | None = field(default=None, repr=False)
+    upload_hash: str = ""  # of the file as it came: a newer picture library may write other pixels
 
     @property
     def content_hash(self) -> bytes:
         """What makes this draft another than one of the same key."""
-        said = json.dumps(
-            [self.kind, self.drn, self.made_at.isoformat(), sorted(self.fields.items())], ensure_ascii=False
-        )
-        picture = self.photo.content if self.photo else b""
-        return hashlib.sha256(said.encode(errors="surrogatepass") + b"\x00" + picture).digest()
+        said = json.dumps([self.kind, self.drn, self.upload_hash, sorted(self.fields.items())])
+        return hashlib.sha256(said.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from billing import identity_store, key_change_store
 from meter_gateway.errors import CommandConflict, MeterHasNoLink
-from portal import change_keys, field_store, install, timeline_store
+from portal import change_keys, commissioning_store, field_site_store, field_store, install, timeline_store
 from portal.access import NotFound, Viewer, require
 from portal.contact_centre import desk_store
 from portal.contact_centre.desk_store import DeskMeter
@@ -20,6 +20,7 @@ from portal.field_store import FieldCommand
 from portal.i18n import Language, msg
 from portal.install import InstallRefused
 from portal.outages.supply import explain_supply
+from portal.pages.field_offline import keep_on_phone
 from portal.pages.render import language_of, page, redirect
 from portal.runtime import runtime_of
 from portal.timeline import describe
@@ -38,6 +39,9 @@ FINAL: Final = frozenset({"VERIFIED", "REJECTED", "EXPIRED"})
 GIVE_UP_AFTER: Final = timedelta(seconds=20)
 TIMELINE_ROWS: Final = 15
 MAX_NOTE: Final = 500
+# An installation of last week without a certificate is asked about; an older one is the office's.
+OPEN_WORK: Final = timedelta(days=7)
+WORK_ROWS: Final = 12
 
 REFUSAL_WORDS: Final = {
     "number_letters": msg("A meter number has digits only."),
@@ -76,10 +80,10 @@ def refusal_words(reason: str, language: Language) -> str:
 
 @router.get("/field")
 async def find(
-    request: Request, _viewer: Engineer, number: Annotated[str, Query(max_length=200)] = ""
+    request: Request, viewer: Engineer, number: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
-    """Find a meter by the number on its plate; show what waits to be installed."""
-    error = ""
+    """The day: find a meter by the number on its plate, what is begun, which sites have trouble, what waits."""
+    error, now = "", datetime.now(UTC)
     async with runtime_of(request).pool.connection() as conn:
         if number.strip():
             try:
@@ -91,7 +95,9 @@ async def find(
                 error = refused.reason
         spares = await field_store.list_spare_meters(conn)
         points = await field_store.list_free_points(conn)
-    return page(
+        work = await commissioning_store.list_open_work(conn, since=now - OPEN_WORK, limit=WORK_ROWS)
+        sites = await field_site_store.list_map(conn, now)
+    response = page(
         request,
         "field/find.html",
         status=422 if error else 200,
@@ -99,7 +105,11 @@ async def find(
         error=refusal_words(error, language_of(request)) if error else "",
         spares=spares,
         points=points,
+        work=work,
+        troubled=[node for node in sites if node.has_trouble],
+        sites=sites,
     )
+    return response if number else keep_on_phone(response, viewer)
 
 
 async def _get_meter(conn: Conn, drn: str) -> DeskMeter:
