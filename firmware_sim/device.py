@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from firmware_sim import meter as rules
-from firmware_sim.faults import CLOCK_JUMP_MS, FaultBook, check_fault
+from firmware_sim.faults import CLOCK_JUMP_MS, CLOCK_SLOW_MS, LEAK, REVERSE_FLOW, FaultBook, check_fault
 from firmware_sim.fleet_store import FleetStore
 from firmware_sim.household import DayCurve, day_curve
 from firmware_sim.meter import Events, NoPower, TokenAnswer
@@ -22,6 +22,7 @@ MAX_STEP_MS: Final = 600_000
 
 # A second draws less than one Wh: a household is counted in millionths, the meter in whole ones.
 PARTS: Final = 1_000_000
+HOUR_MS: Final = 3_600_000
 
 Listener = Callable[[MeterState, Events], None]
 Clock = Callable[[], int]
@@ -52,6 +53,7 @@ class Device:
         self._stepped_ms = clock()
         self._curve: DayCurve | None = None
         self._owed_parts = 0  # what is left of a Wh or mL that is not full yet
+        self._owed_back = 0
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` inside the transaction of each change that has events."""
@@ -75,10 +77,18 @@ class Device:
         if state.relay == READY and now_ms >= state.relay_changed_ms - state.clock_offset_ms + HAND_AFTER_MS:
             self._take(rules.press_button(state, now_ms) if state.powered else (state, ()))
         use = load = 0
+        faults = self.faults.at(now_ms)
         if self.meter.usage_point_code is not None:
             drawn, load = self._draw(start_ms, now_ms)
+            if "leak" in faults:
+                drawn += LEAK[self.meter.commodity] * PARTS * max(0, now_ms - start_ms) // HOUR_MS
+                load += LEAK[self.meter.commodity]
             use, self._owed_parts = divmod(self._owed_parts + int(drawn * speed), PARTS)
         self._take(rules.step(self.state, now_ms, use, load), vitals_only=True)
+        if "reverse_flow" in faults and self.state.supply:
+            back = REVERSE_FLOW[self.meter.commodity] * PARTS * max(0, now_ms - start_ms) // HOUR_MS
+            flowed, self._owed_back = divmod(self._owed_back + int(back * speed), PARTS)
+            self._take((replace(self.state, reverse=self.state.reverse + flowed), ()), vitals_only=True)
 
     def _draw(self, start_ms: int, now_ms: int) -> tuple[int, int]:
         """What the household drew, in PARTS of a Wh or mL, and its load now."""
@@ -149,6 +159,8 @@ class Device:
             self.booted_ms = now_ms
         elif name == "clock_jump":
             self._take((replace(state, clock_offset_ms=CLOCK_JUMP_MS), ()))
+        elif name == "clock_slow":
+            self._take((replace(state, clock_offset_ms=CLOCK_SLOW_MS), ()))
         elif name == "clock_lost":
             self._take((replace(state, clock_offset_ms=-now_ms, clock_ok=False), ()))
         elif name == "stuck_relay":
@@ -165,7 +177,7 @@ class Device:
         """A clock that is set again, contacts that part again."""
         active = self.faults.at(now_ms)
         state = self.state
-        if state.clock_offset_ms and not active & {"clock_jump", "clock_lost"}:
+        if state.clock_offset_ms and not active & {"clock_jump", "clock_slow", "clock_lost"}:
             self._take((replace(state, clock_offset_ms=0, clock_ok=True), ()))
         if self.state.relay_stuck and "stuck_relay" not in active:
             self._take((replace(self.state, relay_stuck=False), ()))

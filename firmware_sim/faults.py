@@ -13,6 +13,9 @@ PENDING_MS: Final = 3_000
 BABBLE_EVERY_S: Final = 0.25
 FLAP_EVERY_S: Final = 4.0
 CLOCK_JUMP_MS: Final = -365 * 86_400_000  # the usual fault: a year back
+CLOCK_SLOW_MS: Final = -600_000
+LEAK: Final = {"electricity": 30, "water": 30_000}  # W, mL/h
+REVERSE_FLOW: Final = {"electricity": 2_000, "water": 200_000}
 COUNTER_SPIKE: Final = 53_700_000  # 53.7 MWh, as a user of an energy manager once saw
 # What a line in trouble carries; never a whole frame.
 NOISE: Final = bytes((0x00, 0xFF, 0x55, 0x13, 0x00, 0x7E, 0xAA))
@@ -56,7 +59,10 @@ FAULTS: Final[dict[str, FaultKind]] = {
     "poison": FaultKind("radio", False, "publishes a message that breaks the contract"),
     "stuck_relay": FaultKind("meter", True, "the contacts are welded, or the valve is jammed"),
     "clock_jump": FaultKind("meter", True, "the clock is a year back and the meter does not know"),
+    "clock_slow": FaultKind("meter", True, "the clock is ten minutes back and the meter does not know"),
     "clock_lost": FaultKind("meter", True, "the clock shows 1970 and the meter knows"),
+    "leak": FaultKind("meter", True, "a pipe behind the meter leaks 30 L/h, or a cable 30 W"),
+    "reverse_flow": FaultKind("meter", True, "2 kW, or 200 L/h, flow back into the network"),
     "reboot": FaultKind("meter", False, "starts again"),
     "tamper": FaultKind("meter", False, "somebody opens the lid"),
 }

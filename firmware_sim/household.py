@@ -22,7 +22,8 @@ _SEASON = {
     "water": (880, 880, 940, 1000, 1070, 1120, 1150, 1130, 1060, 1000, 930, 880),
 }
 _WEEKEND_PERMILLE = {"electricity": 1090, "water": 1180}
-# Weight of each hour of the local day, on working days and at the weekend.
+# Weight of each hour of the local day, on working days and at the weekend. From one to three at night no tap runs:
+# water that never stops would be a leak.
 _SHAPE = {
     ("electricity", False): (
         (38, 35, 33, 32, 33, 38, 45, 42, 36, 36, 38, 42, 47, 52, 54, 50, 46, 50, 60, 68, 70, 66, 58, 46)
@@ -31,10 +32,10 @@ _SHAPE = {
         (42, 38, 35, 33, 33, 35, 37, 40, 45, 50, 54, 58, 60, 62, 60, 56, 52, 54, 62, 70, 74, 72, 64, 52)
     ),
     ("water", False): (
-        (8, 5, 5, 10, 38, 62, 70, 52, 38, 34, 34, 38, 48, 42, 34, 38, 40, 46, 58, 56, 48, 38, 26, 14)
+        (8, 0, 0, 10, 38, 62, 70, 52, 38, 34, 34, 38, 48, 42, 34, 38, 40, 46, 58, 56, 48, 38, 26, 14)
     ),
     ("water", True): (
-        (12, 7, 5, 9, 30, 36, 40, 50, 62, 72, 80, 84, 60, 48, 44, 46, 46, 50, 60, 58, 52, 42, 32, 20)
+        (12, 0, 0, 9, 30, 36, 40, 50, 62, 72, 80, 84, 60, 48, 44, 46, 46, 50, 60, 58, 52, 42, 32, 20)
     ),
 }
 

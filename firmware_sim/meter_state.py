@@ -80,6 +80,7 @@ class MeterState:
     boot: int = 1
     clock_offset_ms: int = 0
     clock_ok: bool = True
+    reverse: int = 0  # Wh or mL that flowed back, cumulative
     token_count: int = 0
     attempts: tuple[Attempt, ...] = ()  # newest first
     accepted: tuple[Attempt, ...] = ()  # oldest first

@@ -71,6 +71,7 @@ class MqttMeter:
         self._flapped_ms = 0
         self._gasp_until_ms = 0
         self._receipted: list[Key] = []
+        self._told_reverse = 0
         device.listen(self._changed)
         device.listen_to_faults(self._fault_began)
 
@@ -258,12 +259,16 @@ class MqttMeter:
 
     def _readings(self, state: MeterState) -> list[topics.Record]:
         at = state.clock_ms(self._device.clock())
-        return [
+        readings: list[topics.Record] = [
             Reading(self._drn, "counter", at, state.counter),
             Reading(self._drn, "credit", at, state.credit),
             Reading(self._drn, "load", at, state.load),
             Reading(self._drn, "relay", at, state.relay),
         ]
+        if state.reverse != self._told_reverse:  # told when it moved: at most meters it never does
+            self._told_reverse = state.reverse
+            readings.append(Reading(self._drn, "reverse", at, state.reverse))
+        return readings
 
     def _post(self, records: list[topics.Record], *, telemetry: bool = False) -> None:
         """Put a message on disk; it goes out on the loop's next turn, when the transaction has ended."""

@@ -155,6 +155,7 @@ def register_values(
         "locked_s": min(-(-state.lock_ms(now_ms) // 1000), 0xFFFF),
         "token_count": state.token_count,
         "counter": counter,
+        "reverse": state.reverse,
         "load": state.load,
         # A quiet supply: a tenth of a volt up and down with the second.
         "voltage": 238_000 + clock_s % 7 * 300,
