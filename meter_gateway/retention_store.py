@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
+from meter_gateway import history_store
 from meter_gateway.retention import Partition
 
 
@@ -47,3 +49,35 @@ async def delete_dead_letters(conn: psycopg.AsyncConnection, before: datetime, *
         (before, limit),
     )
     return cursor.rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class TableSize:
+    """A table with what it takes of the disk, its partitions or chunks, and the start of the oldest in use."""
+
+    name: str
+    size_bytes: int
+    parts: int
+    oldest: datetime | None
+
+
+async def list_sizes(conn: psycopg.AsyncConnection) -> list[TableSize]:
+    """Return the sizes of readings and their history, whatever holds them."""
+    cursor = conn.cursor(row_factory=class_row(TableSize))
+    await cursor.execute(
+        "SELECT parent AS name, sum(size_bytes)::bigint AS size_bytes, count(*) AS parts,"
+        " min(starts_at) FILTER (WHERE has_rows) AS oldest FROM"
+        " (SELECT *, pg_relation_size(to_regclass('meter_gateway.' || name)) > 0 AS has_rows"
+        "    FROM meter_gateway.time_partition) p GROUP BY parent ORDER BY parent DESC"
+    )
+    sizes = await cursor.fetchall()
+    if await history_store.is_hypertable(conn):
+        await cursor.execute(
+            "SELECT c.hypertable_name AS name,"
+            " public.hypertable_size(format('%I.%I', c.hypertable_schema, c.hypertable_name)) AS size_bytes,"
+            " count(*) AS parts, min(c.range_start) AS oldest FROM timescaledb_information.chunks c"
+            " WHERE c.hypertable_schema = 'meter_gateway' AND c.hypertable_name = 'reading'"
+            " GROUP BY c.hypertable_schema, c.hypertable_name"
+        )
+        sizes = [*await cursor.fetchall(), *sizes]
+    return sizes

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raseed import keys_tool, money_tool, roles, token_tool
+from raseed import gateway_tool, history_tool, keys_tool, money_tool, profile_tool, roles, token_tool
 from raseed.log_lines import set_up_logs
 from raseed.settings import SettingMissing, Settings, read_settings
 
@@ -57,18 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         "--name", help="its own among several that share the work (headend-1, or RASEED_HEADEND_NAME)"
     )
     headend.set_defaults(run=roles.run_headend)
-    gateway = commands.add_parser(
-        "gateway", help="talk to the Modbus meters of one site (MQTT_URL, site.toml)"
-    )
-    gateway.add_argument(
-        "--config", metavar="SITE.TOML", help="bus addresses of this site (or RASEED_SITE_FILE)"
-    )
-    gateway.set_defaults(run=roles.run_gateway)
+    gateway_tool.add_commands(commands)
     _add_simulate(commands)
     _add_user(commands)
     token_tool.add_commands(commands)
     keys_tool.add_commands(commands)
     money_tool.add_commands(commands)
+    profile_tool.add_commands(commands)
+    history_tool.add_commands(commands)
     return parser
 
 
