@@ -130,7 +130,9 @@ def run_command(
     _check_power(state)
     for known in state.answers:
         if known.command == command:
-            return state, known, ()
+            # To the front: the result block shows whom the meter answered last.
+            others = tuple(one for one in state.answers if one is not known)
+            return replace(state, answers=(known, *others)), known, ()
     events: Events = ()
     done, result, tid = True, "DONE", None
     if kind == "token":

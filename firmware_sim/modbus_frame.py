@@ -15,6 +15,10 @@ MAX_WRITE: Final = 123
 _MAX_PDU: Final = 253
 _MAX_BUFFER: Final = 4096  # some sixteen requests in one segment; a master that sends more is broken
 _MBAP: Final = 7
+# RTU requests of fixed length, and where the others say how many bytes follow: coils 1, 2, 5, 15, masks 22, files
+# 20 and 21, both ways 23, queues 24.
+_SIZES: Final = dict.fromkeys((1, 2, READ_HOLDING, READ_INPUT, 5, WRITE_SINGLE, 8), 8) | {22: 10, 24: 6}
+_COUNT_AT: Final = {15: 6, WRITE_MULTIPLE: 6, 20: 2, 21: 2, 23: 10}
 
 
 class BrokenFrame(ValueError):
@@ -90,12 +94,16 @@ class RtuFrames:
 
 
 def _request_size(buffer: bytearray) -> int | None:
-    """Bytes of the request that begins here, None when no request begins so."""
+    """Bytes of the request that begins here, None when no request begins so.
+
+    A function that no meter here knows has its length all the same: it is refused, not left without an answer.
+    """
     function = buffer[1]
-    if function in (READ_HOLDING, READ_INPUT, WRITE_SINGLE):
-        return 8
-    if function == WRITE_MULTIPLE:
-        return 9 + buffer[6] if len(buffer) > 6 else 9
+    if function in _SIZES:
+        return _SIZES[function]
+    if function in _COUNT_AT:
+        place = _COUNT_AT[function]
+        return place + 3 + buffer[place] if len(buffer) > place else place + 3
     return 4 if 1 <= function <= 127 and _checks(buffer[:4]) else None
 
 

@@ -102,6 +102,15 @@ def test_an_order_runs_once_and_is_answered_from_memory_after_that():
     assert state.commands_run == (77,)
 
 
+def test_a_repeat_fetches_the_stored_answer_to_where_a_master_looks():
+    state = fresh(E)
+    for command, kind in ((1, "relay_open"), (2, "relay_close")):
+        state, _, _ = run_command(state, command, kind, "", NOW_MS)
+    again, _, events = run_command(state, 1, "relay_open", "", NOW_MS)
+    assert ([one.command for one in again.answers], events) == ([1, 2], ())
+    assert (again.relay, again.commands_run) == (state.relay, (1, 2))
+
+
 def test_the_memory_of_orders_holds_eight():
     state = fresh(E)
     for command in range(1, 12):

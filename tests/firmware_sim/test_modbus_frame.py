@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymodbus.framer import FramerRTU, FramerSocket
 from pymodbus.pdu import DecodePDU
-from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, WriteMultipleRegistersRequest
+from pymodbus.pdu.bit_message import ReadCoilsRequest, WriteMultipleCoilsRequest, WriteSingleCoilRequest
+from pymodbus.pdu.register_message import (
+    MaskWriteRegisterRequest,
+    ReadHoldingRegistersRequest,
+    ReadWriteMultipleRegistersRequest,
+    WriteMultipleRegistersRequest,
+)
 
 from firmware_sim.modbus_frame import (
     BrokenFrame,
@@ -28,11 +34,23 @@ REQUESTS = [
 ]
 
 
+# What no meter here knows must be refused, and for that its end must be found.
+UNKNOWN = [
+    ReadCoilsRequest(address=1, count=3, dev_id=17),
+    WriteSingleCoilRequest(address=1, bits=[True], dev_id=17),
+    WriteMultipleCoilsRequest(address=1, bits=[True] * 11, dev_id=17),
+    MaskWriteRegisterRequest(address=1, dev_id=17),
+    ReadWriteMultipleRegistersRequest(
+        read_address=1, read_count=2, write_address=3, write_registers=[4, 5], dev_id=17
+    ),
+]
+
+
 def pdu_of(request):
     return bytes((request.function_code,)) + request.encode()
 
 
-@pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("request_", [*REQUESTS, *UNKNOWN], ids=lambda r: type(r).__name__)
 def test_frames_of_pymodbus_are_understood(request_):
     request_.transaction_id = 0x0102
     pdu = pdu_of(request_)
