@@ -1,4 +1,4 @@
-"""What an order becomes at a meter: which registers are written, where its answer stands, what must hold after. Pure."""
+"""What an order becomes at a meter: what is written, where its answer stands, what must hold after. Pure."""
 
 from __future__ import annotations
 

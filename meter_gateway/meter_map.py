@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Final
 
 from meter_gateway import registers
 from meter_gateway.registers import RegisterError, RegisterType, WordOrder
 
 Value = int | str | None
-Kind = Literal["prepaid", "meter"]
-RemoteClose = Literal["ready", "closed"]
 Key = tuple[str, ...]
 # Modbus Application Protocol 1.1b3, 6.3: a read answers at most 125 registers.
 MAX_READ: Final = 125
@@ -124,7 +122,7 @@ class Profile:
     version: int
     title: str
     commodity: str
-    kind: Kind
+    kind: str  # prepaid or meter
     max_read: int
     even_only: bool
     merge_gap: int
@@ -132,7 +130,7 @@ class Profile:
     write_fcs: frozenset[int]
     gap_s: float
     settle_s: float
-    remote_close: RemoteClose
+    remote_close: str  # ready or closed
     freeze_minutes: frozenset[int]
     line: str
     source: str

@@ -96,7 +96,8 @@ def text_of(name: str) -> str:
     """Return the TOML text of a profile of the package. Raises InvalidProfile when there is none."""
     path = PROFILE_DIR / f"{name}.toml"
     if "/" in name or "\\" in name or not path.is_file():
-        close = difflib.get_close_matches(name, profile_names(), n=1)
+        known = profile_names()
+        close = [one for one in known if name and name in one] or difflib.get_close_matches(name, known, n=1)
         raise InvalidProfile(
             f"no profile is called {name!r}", hint=f"did you mean {close[0]}?" if close else ""
         )
@@ -153,10 +154,10 @@ def _extended(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
     for parent in parents:
         if parent not in profile_names():
             raise InvalidProfile(f"{name}: extends {parent!r}, which is not there", ("extends",))
-        layer = tomllib.loads(text_of(str(parent)))
-        if "extends" in layer:
+        under = tomllib.loads(text_of(str(parent)))
+        if "extends" in under:
             raise InvalidProfile(f"{name}: extends {parent!r}, which itself extends another", ("extends",))
-        layers.append(layer)
+        layers.append(under)
     layers.append(data)
     merged: dict[str, Any] = {}
     for layer in layers:
