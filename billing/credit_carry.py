@@ -19,6 +19,7 @@ class CarryState(StrEnum):
     DONE = "DONE"  # its token is registered
     REFUSED = "REFUSED"  # the vault will not make one: a person decides
     SETTLED = "SETTLED"  # it became the customer's money
+    RETURNED = "RETURNED"  # the same meter hangs there again, with its credit in it
 
 
 class CarryEvent(StrEnum):
@@ -29,18 +30,20 @@ class CarryEvent(StrEnum):
     ISSUED = "ISSUED"
     REFUSED = "REFUSED"
     SETTLE = "SETTLE"
+    RETURN = "RETURN"
 
 
 _S, _E = CarryState, CarryEvent
 # None: the event changes nothing.
 _TABLE: Final[dict[CarryState, dict[CarryEvent, CarryState | None]]] = {
     _S.EMPTY: dict.fromkeys(_E),
-    _S.WAITING: {**dict.fromkeys(_E), _E.BIND: _S.BOUND, _E.SETTLE: _S.SETTLED},
+    _S.WAITING: {**dict.fromkeys(_E), _E.BIND: _S.BOUND, _E.SETTLE: _S.SETTLED, _E.RETURN: _S.RETURNED},
     _S.BOUND: {**dict.fromkeys(_E), _E.RESERVE: _S.RESERVED, _E.REFUSED: _S.REFUSED},
     _S.RESERVED: {**dict.fromkeys(_E), _E.ISSUED: _S.DONE, _E.REFUSED: _S.REFUSED},
     _S.DONE: dict.fromkeys(_E),
     _S.REFUSED: {**dict.fromkeys(_E), _E.SETTLE: _S.SETTLED},
     _S.SETTLED: dict.fromkeys(_E),
+    _S.RETURNED: dict.fromkeys(_E),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -141,7 +141,9 @@ async def lock_carry(conn: psycopg.AsyncConnection, carry_id: UUID) -> CreditCar
     return await get_carry(conn, carry_id)
 
 
-async def _find(conn: psycopg.AsyncConnection, where: str, values: Sequence[object]) -> CreditCarry | None:
+async def _find(
+    conn: psycopg.AsyncConnection, where: str, values: Sequence[object] | Mapping[str, object]
+) -> CreditCarry | None:
     cursor = conn.cursor(row_factory=kwargs_row(_carry))
     await cursor.execute(f"{_SELECT} {where}".encode(), values)
     return await cursor.fetchone()
@@ -190,6 +192,27 @@ async def mark_bound(
 ) -> None:
     """Give a locked, waiting credit its meter. Raises InvalidVend (`carry_not_waiting`)."""
     await _move(conn, carry, CarryEvent.BIND, now, new_meter_id=new_meter_id)
+
+
+async def mark_returned(conn: psycopg.AsyncConnection, carry: CreditCarry, now: datetime) -> None:
+    """The meter that holds it hangs at its place again. Raises InvalidVend (`carry_not_waiting`)."""
+    await _move(conn, carry, CarryEvent.RETURN, now)
+
+
+async def find_left_in(conn: psycopg.AsyncConnection, meter_id: int) -> CreditCarry | None:
+    """The newest credit that was taken from this meter's account and not cleared from the meter itself since.
+
+    None as well when it came back to its place, or when there was none: then what it shows is its own.
+    """
+    return await _find(
+        conn,
+        "WHERE id = (SELECT c.id FROM billing.credit_carry c WHERE c.old_meter_id = %(meter)s"
+        "             ORDER BY c.taken_at DESC LIMIT 1)"
+        " AND state NOT IN ('EMPTY', 'RETURNED')"
+        " AND NOT EXISTS (SELECT FROM billing.token t WHERE t.meter_id = %(meter)s AND t.class = 2"
+        "   AND t.subclass = 1 AND t.issued_at >= credit_carry.taken_at)",
+        {"meter": meter_id},
+    )
 
 
 async def reserve(conn: psycopg.AsyncConnection, carry: CreditCarry, now: datetime) -> CreditCarry:

@@ -17,6 +17,7 @@ from portal import field_store
 from portal.change_keys import begin_commissioning
 from portal.field_store import FreePoint
 from portal.formats import latin_digits
+from portal.pass_credit import bind_waiting
 from token_engine.encode import ALL_TESTS, meter_test_token
 from token_engine.errors import InvalidIdentity
 from token_engine.identifiers import Drn
@@ -76,8 +77,9 @@ async def install(
 ) -> FreePoint:
     """Hang a meter from stock at a free usage point and return the place.
 
-    A meter under its stock key begins its way to its own key (portal/change_keys.py) before any credit.
-    Raises InstallRefused (identity_missing, point_taken, meter_or_point_taken), MeterNotFound.
+    A meter under its stock key begins its way to its own key (portal/change_keys.py) before any credit; credit that
+    waits at the place goes to it (portal/pass_credit.py).
+    Raises InstallRefused (identity_missing, point_taken, meter_or_point_taken, credit_not_cleared), MeterNotFound.
     """
     if await identity_store.find_identity(conn, meter_id) is None:
         raise InstallRefused("identity_missing")
@@ -99,6 +101,10 @@ async def install(
         await begin_commissioning(conn, meter_id=meter_id, begun_by=installed_by, now=now)
     except InvalidVend:
         raise InstallRefused("identity_missing") from None
+    try:
+        await bind_waiting(conn, usage_point_id=usage_point_id, meter_id=meter_id, now=now)
+    except InvalidVend as error:
+        raise InstallRefused(error.code) from None
     return points[0]
 
 

@@ -10,8 +10,8 @@ from uuid import UUID
 
 import psycopg
 
-from billing import engineering_store, key_change_store, key_plan_store
-from portal import change_keys, issue_engineering
+from billing import credit_carry_store, engineering_store, key_change_store, key_plan_store
+from portal import carry_credit, change_keys, issue_engineering
 from portal.change_keys import Pool
 from token_engine.vault import EngineeringVault
 
@@ -38,6 +38,7 @@ class KeySweep:
         await self.issue_planned()
         await self.follow_issued()
         await self.issue_requested()
+        await self.issue_carried()
 
     async def begin_planned(self) -> int:
         """Begin the changes of approved plans, a slice of meters at a time; gives how many."""
@@ -82,6 +83,17 @@ class KeySweep:
                 issue_engineering.issue_request(self.pool, self.vault, request.id, self.now_fn),
             )
         return len(requests)
+
+    async def issue_carried(self) -> int:
+        """Have the tokens made that bring a removed meter's credit to the next one."""
+        async with self.pool.connection() as conn:
+            carries = await credit_carry_store.list_to_issue(conn, limit=BATCH)
+        for carry in carries:
+            await self._one(
+                f"carried credit {carry.id}",
+                carry_credit.issue_carry(self.pool, self.vault, carry.id, self.now_fn),
+            )
+        return len(carries)
 
     async def _one(self, what: str, step: Awaitable[object]) -> None:
         try:

@@ -17,7 +17,8 @@ CREATE TABLE credit_carry (
   taken_by text NOT NULL,
   note text NOT NULL DEFAULT '',
   taken_at timestamptz NOT NULL,
-  state text NOT NULL CHECK (state IN ('EMPTY', 'WAITING', 'BOUND', 'RESERVED', 'DONE', 'REFUSED', 'SETTLED')),
+  state text NOT NULL CHECK (state IN ('EMPTY', 'WAITING', 'BOUND', 'RESERVED', 'DONE', 'REFUSED', 'SETTLED',
+    'RETURNED')),
   new_meter_id bigint REFERENCES meter_gateway.meter CHECK (new_meter_id <> old_meter_id),
   base_date smallint,
   tid integer,
@@ -44,7 +45,7 @@ BEGIN
       OLD.taken_by) IS DISTINCT FROM
      (NEW.installation_id, NEW.old_meter_id, NEW.usage_point_id, NEW.counter, NEW.credit, NEW.units_tenths, NEW.taken_at,
       NEW.taken_by)
-     OR OLD.state IN ('DONE', 'SETTLED', 'EMPTY') OR (OLD.tid IS NOT NULL AND OLD.tid IS DISTINCT FROM NEW.tid) THEN
+     OR OLD.state IN ('DONE', 'SETTLED', 'EMPTY', 'RETURNED') OR (OLD.tid IS NOT NULL AND OLD.tid IS DISTINCT FROM NEW.tid) THEN
     RAISE EXCEPTION 'a credit that was carried is a fact: %', OLD.id USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NEW;

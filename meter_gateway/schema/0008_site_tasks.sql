@@ -32,3 +32,7 @@ CREATE VIEW v_site_task AS
   SELECT t.id, s.code AS site, b.code AS bus, b.framer, t.kind, t.argument, t.idempotency_key, t.requested_by, t.state,
          t.progress, t.result, t.created_at, t.expires_at, t.sent_at, t.cancel_at, t.settled_at, t.attempts
     FROM site_task t JOIN site s ON s.id = t.site_id JOIN bus b ON b.id = t.bus_id;
+
+-- Where each meter hung, from when to when.
+CREATE VIEW v_meter_installation AS
+  SELECT id AS installation_id, meter_id, usage_point_id, installed_at, removed_at, installed_by, note FROM meter_installation;
