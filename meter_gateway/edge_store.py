@@ -142,6 +142,14 @@ async def list_edges(conn: psycopg.AsyncConnection) -> list[str]:
     return [row[0] for row in await cursor.fetchall()]
 
 
+async def list_speakers(conn: psycopg.AsyncConnection) -> list[str]:
+    """Return every name that may speak at the broker: sites and MQTT meters of our books, born or not."""
+    cursor = await conn.execute(
+        "SELECT code FROM meter_gateway.site UNION SELECT drn FROM meter_gateway.meter WHERE link = 'mqtt' ORDER BY 1"
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
 async def delete_old_messages(conn: psycopg.AsyncConnection, before: datetime, *, limit: int) -> int:
     """Forget ledger entries from before an instant, at most `limit`; returns how many went."""
     cursor = await conn.execute(

@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 from typing import Final
 
+from meter_gateway.broker_login import BrokerLogin
 from meter_gateway.bus_worker import BusWorker
 from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, MqttLink
-from meter_gateway.outbox import HISTORICAL_MS, HISTORY_PER_S, MessageKey, OutboxWindow, Pace
+from meter_gateway.outbox import HISTORICAL_MS, MessageKey, OutboxWindow, Pace
 from meter_gateway.outbox_file import OutboxFull
 from meter_gateway.outbox_queue import StoredMessage
 from meter_gateway.outbox_store import OutboxStore
-from meter_gateway.site_file import Site, parse_site
+from meter_gateway.site_settings import SiteSettings, read_site_settings
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
 from meter_gateway.task_desk import TaskDesk
 from meter_gateway.task_journal import TaskJournal
@@ -52,26 +53,20 @@ def _now_ms() -> int:
 class Gateway:
     """Glue of one site: config to workers, commands to the journal, the outbox to MQTT."""
 
-    def __init__(
-        self,
-        site: Site,
-        store: OutboxStore,
-        mqtt_url: str,
-        history_per_s: float = HISTORY_PER_S,
-        *,
-        journal: TaskJournal,
-    ) -> None:
+    def __init__(self, settings: SiteSettings, store: OutboxStore, *, journal: TaskJournal) -> None:
+        site = settings.site
         self._site = site
         self._store = store
         self._window = OutboxWindow()
-        self._pace = Pace(history_per_s)
+        self._pace = Pace(settings.history_per_s)
         self._wake = asyncio.Event()
         self._config = store.find_config() or Config(0, 2.0, [])
         self._workers: dict[str, BusWorker] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._desk = TaskDesk(journal, store, _now_ms, self._wake.set)
         self._link = MqttLink(
-            mqtt_url,
+            settings.mqtt_url,
+            login=settings.login,
             client_id=f"raseed-gateway-{site.code}",
             subscriptions=[down_filter(site.code)],
             make_will=lambda session: (
@@ -288,17 +283,32 @@ class Gateway:
         return self._link.publish(up_topic(self._site.code, Uplink), encode(uplink))
 
 
-async def run(*, mqtt_url: str, site_file: Path | str, state_dir: Path | str) -> None:
-    """Serve the site of `site_file` until SIGTERM or SIGINT. Raises InvalidSite, InvalidMqttUrl, OSError."""
+async def run(
+    *,
+    site_file: Path | str,
+    mqtt_url: str = "",
+    state_dir: Path | str = "",
+    login: BrokerLogin | None = None,
+) -> None:
+    """Serve the site of `site_file` until SIGTERM or SIGINT; the other words count more than the file's.
+
+    Raises InvalidSite, InvalidLogin, OSError.
+    """
     stop = stop_on_signals()
-    site = parse_site(Path(site_file).read_text("utf-8"))  # noqa: ASYNC240 - once, before anything runs
+    settings = read_site_settings(Path(site_file), mqtt_url=mqtt_url, state_dir=str(state_dir), login=login)
+    site, folder = settings.site, settings.state_dir
     # A gateway whose disk was lost must not count from one again: the platform knows those messages, and would
     # receipt the new ones as repeats. Seconds outrun any number of starts.
-    store = OutboxStore(Path(state_dir) / f"gateway-{site.code}.sqlite", first_boot=max(1, int(time.time())))
-    journal = TaskJournal(Path(state_dir) / f"gateway-{site.code}-tasks.sqlite")
+    store = OutboxStore(
+        folder / f"gateway-{site.code}.sqlite",
+        first_boot=max(1, int(time.time())),
+        quota=settings.quota,
+        max_bytes=settings.file_bytes,
+    )
+    journal = TaskJournal(folder / f"gateway-{site.code}-tasks.sqlite")
     try:
         log.info("gateway of %s is up, boot %d", site.code, store.boot)
-        await Gateway(site, store, mqtt_url, journal=journal).run(stop)
+        await Gateway(settings, store, journal=journal).run(stop)
     finally:
         journal.close()
         store.close()

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meter_gateway.broker_login import BrokerLogin
+from meter_gateway.topics import SHARE_GROUP
 from meter_gateway.vitals import PublishVitals
 from raseed.settings import Settings
 
@@ -97,6 +99,8 @@ def run_headend(options: argparse.Namespace, settings: Settings) -> int:
             database_url=settings.need("database_url"),
             mqtt_url=settings.need("mqtt_url"),
             name=options.name or settings.headend_name,
+            login=login_of(settings),
+            share_group=settings.mqtt_share_group or SHARE_GROUP,
             keep=keep_of(settings),
         )
     )
@@ -115,19 +119,34 @@ def keep_of(settings: Settings) -> Keep:
     )
 
 
+def login_of(settings: Settings) -> BrokerLogin:
+    """Return how the environment says that this role proves itself to the broker."""
+    return BrokerLogin(
+        user=settings.mqtt_user,
+        password_file=settings.mqtt_password_file,
+        ca_file=settings.mqtt_ca_file,
+        cert_file=settings.mqtt_cert_file,
+        key_file=settings.mqtt_key_file,
+    )
+
+
 def run_gateway(options: argparse.Namespace, settings: Settings) -> int:
     """Talk to the meters of one site until told to stop."""
     import uvloop
 
     from meter_gateway import gateway
 
+    site_file = options.config or settings.site_file
+    if not site_file:
+        settings.need("mqtt_url")
     # Twice as many answers of meters a second as asyncio's own loop, for one megabyte (docs/bus.md).
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(
             gateway.run(
-                mqtt_url=settings.need("mqtt_url"),
-                site_file=Path(options.config or settings.need("site_file")),
-                state_dir=Path(settings.need("state_dir")),
+                site_file=Path(site_file or settings.need("site_file")),
+                mqtt_url=settings.mqtt_url,
+                state_dir=settings.state_dir,
+                login=login_of(settings),
             )
         )
     return 0

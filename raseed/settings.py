@@ -21,6 +21,12 @@ class Settings:
 
     database_url: str
     mqtt_url: str
+    mqtt_user: str
+    mqtt_password_file: str
+    mqtt_ca_file: str
+    mqtt_cert_file: str
+    mqtt_key_file: str
+    mqtt_share_group: str
     host: str
     port: int
     public_url: str
@@ -86,6 +92,12 @@ def read_settings(env: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         database_url=source.get("DATABASE_URL", ""),
         mqtt_url=source.get("MQTT_URL", ""),
+        mqtt_user=source.get("MQTT_USER", ""),
+        mqtt_password_file=source.get("MQTT_PASSWORD_FILE", ""),
+        mqtt_ca_file=source.get("MQTT_CA_FILE", ""),
+        mqtt_cert_file=source.get("MQTT_CERT_FILE", ""),
+        mqtt_key_file=source.get("MQTT_KEY_FILE", ""),
+        mqtt_share_group=source.get("MQTT_SHARE_GROUP", ""),
         host=host,
         port=port,
         public_url=source.get("RASEED_PUBLIC_URL", f"http://{host}:{port}"),
