@@ -10,17 +10,20 @@ from typing import Final
 from psycopg_pool import AsyncConnectionPool
 
 from meter_gateway import check_readings, keep_history
+from meter_gateway.broker_login import BrokerLogin
 from meter_gateway.dispatch import Dispatch
-from meter_gateway.ingest import Ingest
+from meter_gateway.ingest import BATCH, UNDER_WAY, Ingest
 from meter_gateway.mqtt_link import MqttLink
 from meter_gateway.retention import Keep
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
-from meter_gateway.topics import SHARED_UPLINKS
+from meter_gateway.topics import SHARE_GROUP, shared_uplinks
 
 log = logging.getLogger(__name__)
 
-# Ingest, dispatch, history, the check of readings, and one to spare.
-POOL_SIZE: Final = 5
+# Ingest's two lanes, dispatch, history, the check of readings, and one to spare.
+POOL_SIZE: Final = 6
+# What the broker may send before the first acknowledgement: the batches under way, and the next one in the queue.
+RECEIVE_MAXIMUM: Final = (UNDER_WAY + 1) * BATCH
 # How long a task waits for a connection before it says that the database is away.
 POOL_WAIT_S: Final = 5.0
 
@@ -29,7 +32,15 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def run(*, database_url: str, mqtt_url: str, name: str, keep: Keep | None = None) -> None:
+async def run(
+    *,
+    database_url: str,
+    mqtt_url: str,
+    name: str,
+    keep: Keep | None = None,
+    login: BrokerLogin | None = None,
+    share_group: str = SHARE_GROUP,
+) -> None:
     """Serve until SIGTERM or SIGINT. `name` is the fixed MQTT client id: one running headend each."""
     stop = stop_on_signals()
     pool = AsyncConnectionPool(
@@ -43,7 +54,14 @@ async def run(*, database_url: str, mqtt_url: str, name: str, keep: Keep | None 
         open=False,
         name=name,
     )
-    link = MqttLink(mqtt_url, client_id=f"raseed-{name}", subscriptions=[SHARED_UPLINKS])
+    link = MqttLink(
+        mqtt_url,
+        client_id=f"raseed-{name}",
+        subscriptions=[shared_uplinks(share_group)],
+        login=login,
+        receive_maximum=RECEIVE_MAXIMUM,
+        queue_size=BATCH,
+    )
     await pool.open()
     dispatch = Dispatch(pool, link, clock=_now)
     ingest = Ingest(

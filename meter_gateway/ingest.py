@@ -43,9 +43,14 @@ from meter_gateway.topics import (
 
 log = logging.getLogger(__name__)
 
-# Measured: above 500 a batch gains nothing, and 50 ms is not felt by anybody.
-BATCH: Final = 500
+# Measured (docs/ingest.md): a batch of 2,000 takes a third less of a message's time than one of 500, a larger one no
+# less again; and 50 ms are not felt by anybody. Under load nobody lingers.
+BATCH: Final = 2000
 LINGER_S: Final = 0.05
+# While the database works for one lane, another reads its messages. A third finds neither idle.
+LANES: Final = 2
+# Batches begun and not yet acknowledged: one in the database, one behind it.
+UNDER_WAY: Final = 2
 # While the database is away, the batch waits and with it the queue, which is bounded.
 RETRY_MIN_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
@@ -280,6 +285,11 @@ async def _store_records(
     await state_store.apply_patches(conn, list(patches.values()), new=new)
 
 
+def lane_of(topic: str) -> int:
+    """Return the lane of a topic: all that one edge says goes through one, in its order."""
+    return hash(topic.rpartition("/")[0]) % LANES
+
+
 class Ingest:
     """Takes messages off a link, stores them, acknowledges after the commit, then sends receipts."""
 
@@ -297,21 +307,50 @@ class Ingest:
         self._clock = clock
         self._on_stored = on_stored
         self._on_session_lost = on_session_lost
+        self._lanes = [asyncio.Lock() for _ in range(LANES)]
 
     async def run(self) -> None:
         """Work until cancelled."""
-        while True:
+        places = asyncio.Semaphore(UNDER_WAY)
+        last: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await places.acquire()
+                batch = await self._next_batch()
+                last = tasks.create_task(self._serve(batch, last))
+                last.add_done_callback(lambda _: places.release())
+
+    async def _next_batch(self) -> list[Incoming]:
+        batch: list[Incoming] = []
+        while not batch:
             events = await self._link.next_batch(BATCH, LINGER_S)
             batch = [event for event in events if isinstance(event, Incoming)]
             if any(isinstance(event, Connected) and not event.session_present for event in events):
                 # What edges said meanwhile, their births and deaths too, went to nobody.
                 self._on_session_lost()
-            if not batch:
-                continue
-            stored = await self._store(batch)
-            self._link.ack_all(batch)
+        return batch
+
+    async def _serve(self, batch: Sequence[Incoming], before: asyncio.Task[None] | None) -> None:
+        """Store a batch, then say so: acknowledgements in the order of arrival (MQTT 5, 4.6), and receipts."""
+        lanes: list[list[Incoming]] = [[] for _ in range(LANES)]
+        for message in batch:
+            lanes[lane_of(message.topic)].append(message)
+        parts = await asyncio.gather(
+            *(self._store_in(*pair) for pair in zip(self._lanes, lanes, strict=True))
+        )
+        if before is not None:
+            await asyncio.wait([before])
+        self._link.ack_all(batch)
+        for stored in parts:
             self._send_receipts(stored.receipts)
             self._on_stored(stored)
+
+    async def _store_in(self, lane: asyncio.Lock, batch: Sequence[Incoming]) -> Stored:
+        """Store what one lane has of a batch; who came first goes first."""
+        if not batch:
+            return Stored()
+        async with lane:
+            return await self._store(batch)
 
     async def _store(self, batch: Sequence[Incoming]) -> Stored:
         """Store, waiting for the database as long as it takes; the queue behind us is bounded."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+import msgspec
 
 from meter_gateway import topics
 
 _REASONS: Final = frozenset({"none", "no_credit", "order", "tamper", "overload"})
 
 
-@dataclass(slots=True)
-class StatePatch:
+class StatePatch(msgspec.Struct, gc=False):
     """What a batch tells about one meter; None where it says nothing. Units as in meter_state."""
 
     meter_id: int
@@ -32,8 +32,7 @@ class StatePatch:
     link_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True, gc=False):
     """One record with its time as an instant, and whether its counter is believed."""
 
     meter_id: int
@@ -47,7 +46,9 @@ def fold(told: Iterable[Told], received_at: datetime) -> dict[int, StatePatch]:
     """Return one patch a meter; a later record of the same meter wins over an earlier one."""
     patches: dict[int, StatePatch] = {}
     for one in sorted(told, key=lambda item: item.at):
-        patch = patches.setdefault(one.meter_id, StatePatch(one.meter_id, received_at))
+        patch = patches.get(one.meter_id)
+        if patch is None:
+            patch = patches[one.meter_id] = StatePatch(one.meter_id, received_at)
         record = one.record
         if isinstance(record, topics.Reading):
             _take_reading(patch, one, record)

@@ -1,8 +1,8 @@
 """MQTT to committed rows beside mosquitto_sub, and readings beside `psql \\copy`: `make bench WHAT=ingest`.
 
-Messages. A gateway's uplinks of about 150 bytes with one reading each (the most work for a reading), and with the
-four channels of a poll, of 4,000 meters in turn. The publisher is Debian's `mosquitto_pub -l` at QoS 1, a process
-of C that sends as fast as the broker takes them; each round sends 20,000 messages twice through one mosquitto:
+Messages. Uplinks of about 150 bytes with one reading each (the most work for a reading), and with the four channels
+of a poll, of 2,000 meters in turn behind four gateways. Each gateway is Debian's `mosquitto_pub -l` at QoS 1, a
+process of C that sends as fast as the broker takes them. Each round sends 20,000 messages twice through one mosquitto:
 
 - anchor: under another first word of the topic, to `mosquitto_sub` (QoS 1, a kept session, writing to a file);
 - ours: to `raseed headend`, one process, which validates, commits (synchronous_commit on, fsync on) and
@@ -13,15 +13,13 @@ mosquitto_sub, or is found committed by another connection. All four processes s
 site. Rounds take turns, so that a slow spell meets both; a ratio is that of one round, its median is held against the
 goal. After each round of ours the rows are counted one by one: what is missing is lost.
 
-Readings. 200,000 rows of 4,000 meters go into the empty hypertable once by `psql \\copy`, in one transaction and
+Readings. 200,000 rows of 2,000 meters go into the empty hypertable once by `psql \\copy`, in one transaction and
 without any check, and once by `reading_store.insert_readings`, in batches of the size of ingest's and a commit each.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import shutil
 import signal
@@ -30,19 +28,22 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import psycopg
 from psycopg import sql
 
 from meter_gateway import ingest, reading_store
 from meter_gateway.message_key import to_millis
 from meter_gateway.reading_store import StoredReading
-from meter_gateway.topics import Channel, Reading, Uplink, encode
+from meter_gateway.topics import Channel
+from raseed import processes
+from raseed.embedded_postgres import EmbeddedPostgres
 from raseed.migrate import migrate
 from raseed.supervisor import role_argv
 from tests.benchmarks.bench import ROUNDS, Case, Measured, table
@@ -52,10 +53,10 @@ from tests.soak.memory import measure as memory_of
 from tests.timescale import ROOT, TimescaleMissing, timescale_server
 
 MESSAGES = 20_000
-METERS = 4_000
+METERS = 2_000
 ROWS = 200_000
 GOAL = 0.5
-EDGE = "bench-1"
+GATEWAYS = 4
 CHANNELS: tuple[Channel, ...] = ("counter", "credit", "load", "relay")
 # A round that takes this long has lost a message.
 ROUND_TIMEOUT_S = 120.0
@@ -66,7 +67,7 @@ listener {port} 127.0.0.1
 allow_anonymous true
 persistence false
 max_queued_messages 200000
-max_inflight_messages 1000
+max_inflight_messages 6000
 """
 
 
@@ -90,15 +91,26 @@ def drn_of(number: int) -> str:
     return f"{7_000_000_000 + number:011d}"
 
 
-def uplinks(load: Load, boot: int, count: int, first_at: datetime) -> list[bytes]:
-    """`count` messages of one gateway and boot: its meters in turn, each a second later than before."""
-    start, payloads = to_millis(first_at), []
+def gateway(number: int) -> str:
+    """The name of a gateway; it speaks for every fourth meter."""
+    return f"bench-{number}"
+
+
+def uplinks(load: Load, boot: int, count: int, day: datetime) -> list[bytes]:
+    """`count` messages: all meters in turn, later and with more on the counter by boot and turn."""
+    payloads = []
     for seq in range(count):
         turn, number = divmod(seq, METERS)
-        at, drn = start + 1000 * turn, drn_of(number)
-        values = {"counter": 1_000_000 + turn, "credit": 50_000 - turn, "load": 1200, "relay": 1}
-        records = [Reading(drn, channel, at, values[channel]) for channel in load.channels]
-        payloads.append(encode(Uplink(EDGE, boot, seq, at, list(records))))
+        step = 100 * boot + turn
+        at, drn = to_millis(day) + 10_000 * step, drn_of(number)
+        values = {"counter": 1_000_000 + step, "credit": 50_000 - step, "load": 1200, "relay": 1}
+        records = [
+            {"type": "reading", "meter": drn, "channel": channel, "at": at, "value": values[channel]}
+            for channel in load.channels
+        ]
+        # Without what the contract fills in by itself: a frugal meter's message, the most of them a second.
+        message = {"edge": gateway(seq % GATEWAYS), "boot": boot, "seq": seq, "sent": at, "records": records}
+        payloads.append(msgspec.json.encode(message))
     return payloads
 
 
@@ -110,6 +122,7 @@ class Town:
         self.database_url = database_url
         self.port = free_ports(1)[0]
         self._boot = 0
+        self._day = datetime.now(UTC) - timedelta(days=1)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -139,46 +152,50 @@ class Town:
 
     def _warm_up(self) -> None:
         """Wait until the headend stores what it is sent."""
-        payload = uplinks(LOADS[1], 0, METERS, now() - timedelta(days=2))
-        self._boot = 1
+        payload = uplinks(LOADS[1], 0, METERS, self._day)
         deadline = time.monotonic() + 30
         with psycopg.connect(self.database_url, autocommit=True) as conn:
-            while not is_stored(conn, 0, METERS - 1):
+            while not is_stored(conn, 0, METERS):
                 if time.monotonic() > deadline:
                     raise CannotMeasure("the headend stores nothing")
-                self._publish("rsd/1", self._file(payload)).wait()
+                for mouth in self._publish("rsd/1", self._files(payload)):
+                    mouth.wait()
                 time.sleep(0.5)
 
     def _client(self, name: str, *words: str) -> list[str]:
         return [name, "-h", "127.0.0.1", "-p", str(self.port), "-V", "5", "-q", "1", *words]
 
-    def _file(self, payloads: Sequence[bytes]) -> Path:
-        path = self.folder / "messages"
-        path.write_bytes(b"".join(payload + b"\n" for payload in payloads))
-        return path
+    def _files(self, payloads: Sequence[bytes]) -> list[Path]:
+        paths = [self.folder / f"messages-{number}" for number in range(GATEWAYS)]
+        for number, path in enumerate(paths):
+            path.write_bytes(b"".join(payload + b"\n" for payload in payloads[number::GATEWAYS]))
+        return paths
 
-    def _publish(self, contract: str, messages: Path) -> subprocess.Popen[bytes]:
-        with messages.open("rb") as lines:
-            return subprocess.Popen(
-                self._client("mosquitto_pub", "-t", f"{contract}/up/{EDGE}/data", "-l"), stdin=lines
-            )
+    def _publish(self, contract: str, files: Sequence[Path]) -> list[subprocess.Popen[bytes]]:
+        mouths = []
+        for number, path in enumerate(files):
+            words = ("-t", f"{contract}/up/{gateway(number)}/data", "-l")
+            with path.open("rb") as lines:
+                mouths.append(subprocess.Popen(self._client("mosquitto_pub", *words), stdin=lines))
+        return mouths
 
     def anchor_round(self, payloads: Sequence[bytes]) -> float:
         """Messages per second through mosquitto_sub."""
         words = ("-c", "-i", "anchor", "-x", "600", "-t", "rsd/0/up/+/+")
         # The session first, so that no message comes before its subscription.
         subprocess.run(self._client("mosquitto_sub", "-E", *words), check=True, timeout=30)
-        messages = self._file(payloads)
+        messages = self._files(payloads)
         with (self.folder / "heard").open("wb") as heard:
             ear = subprocess.Popen(
                 self._client("mosquitto_sub", "-C", str(len(payloads)), *words), stdout=heard
             )
         time.sleep(0.2)
         began = time.monotonic()
-        mouth = self._publish("rsd/0", messages)
+        mouths = self._publish("rsd/0", messages)
         ear.wait(timeout=ROUND_TIMEOUT_S)
         took_s = time.monotonic() - began
-        mouth.wait()
+        for mouth in mouths:
+            mouth.wait()
         if (self.folder / "heard").read_bytes().count(b"\n") != len(payloads):
             raise CannotMeasure("mosquitto_sub did not write what it was sent")
         return len(payloads) / took_s
@@ -186,31 +203,33 @@ class Town:
     def our_round(self, load: Load) -> tuple[float, list[bytes], int]:
         """Messages per second into committed rows; the messages; how many readings are missing."""
         self._boot += 1
-        payloads = uplinks(load, self._boot, MESSAGES, now() - timedelta(hours=self._boot))
-        messages = self._file(payloads)
+        payloads = uplinks(load, self._boot, MESSAGES, self._day)
+        messages = self._files(payloads)
         with psycopg.connect(self.database_url, autocommit=True) as conn:
             before = count_readings(conn)
             began = time.monotonic()
-            mouth = self._publish("rsd/1", messages)
-            while not is_stored(conn, self._boot, MESSAGES - 1):
+            mouths = self._publish("rsd/1", messages)
+            while not is_stored(conn, self._boot, MESSAGES):
                 time.sleep(POLL_S)
                 if time.monotonic() > began + ROUND_TIMEOUT_S:
                     break
             took_s = time.monotonic() - began
-            mouth.wait()
+            for mouth in mouths:
+                mouth.wait()
             lost = MESSAGES * len(load.channels) - (count_readings(conn) - before)
             # The tables must not grow from round to round under what is measured.
             conn.execute("TRUNCATE meter_gateway.reading, meter_gateway.edge_message")
         return MESSAGES / took_s, payloads, lost
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-def is_stored(conn: psycopg.Connection, boot: int, seq: int) -> bool:
-    query = "SELECT FROM meter_gateway.edge_message WHERE edge = %s AND boot = %s AND seq = %s"
-    return conn.execute(query, (EDGE, boot, seq)).fetchone() is not None
+def is_stored(conn: psycopg.Connection, boot: int, count: int) -> bool:
+    """Whether the last message of each gateway is in the ledger: cheap to ask, the rows are counted afterwards."""
+    row = conn.execute(
+        "SELECT count(*) FROM meter_gateway.edge_message WHERE boot = %s AND (edge, seq) IN"
+        " (SELECT 'bench-' || n, %s::bigint - %s + n FROM generate_series(0, %s - 1) AS n)",
+        (boot, count, GATEWAYS, GATEWAYS),
+    ).fetchone()
+    return row == (GATEWAYS,)
 
 
 def count_readings(conn: psycopg.Connection) -> int:
@@ -238,18 +257,174 @@ def fill(url: str) -> None:
     """Put the gateway's site, its buses of 247 units and its meters into the books."""
     with psycopg.connect(url) as conn:
         conn.execute("SET search_path = meter_gateway")
-        conn.execute("INSERT INTO site (code, name_en, name_ar) VALUES (%s, 'Bench', 'قياس')", (EDGE,))
-        conn.execute(
-            "INSERT INTO bus (site_id, code, framer) SELECT (SELECT id FROM site WHERE code = %s), 'tcp-' || n, 'tcp'"
-            " FROM generate_series(0, %s / 247) AS n",
-            (EDGE, METERS),
-        )
-        with conn.cursor().copy("COPY new_meter FROM STDIN") if False else contextlib.nullcontext():
-            pass
+        # 2,000 renewals of a site's configuration, a row version each, are not what is measured here.
         conn.execute("ALTER TABLE meter DISABLE TRIGGER meter_renews_site_config")
+        for number in range(GATEWAYS):
+            conn.execute(
+                "INSERT INTO site (code, name_en, name_ar) VALUES (%s, 'Bench', 'قياس')", (gateway(number),)
+            )
+        conn.execute(
+            "INSERT INTO bus (site_id, code, framer) SELECT id, 'tcp-' || n, 'tcp'"
+            " FROM site, generate_series(0, %s / 247) AS n",
+            (METERS // GATEWAYS,),
+        )
         conn.cursor().executemany(
-            "INSERT INTO meter (drn, commodity, model, link, profile, bus_id, unit_id) VALUES"
-            " (%s, 'electricity', 'E2', 'modbus', 'raseed-prepaid-e1', (SELECT id FROM bus WHERE code = %s), %s)",
-            [(drn_of(n), f"tcp-{n // 247}", n % 247 + 1) for n in range(METERS)],
+            "INSERT INTO meter (drn, commodity, model, link, profile, bus_id, unit_id)"
+            " SELECT %s, 'electricity', 'E2', 'modbus', 'raseed-prepaid-e1', b.id, %s"
+            " FROM bus b JOIN site s ON s.id = b.site_id WHERE s.code = %s AND b.code = %s",
+            [
+                (drn_of(n), n // GATEWAYS % 247 + 1, gateway(n % GATEWAYS), f"tcp-{n // GATEWAYS // 247}")
+                for n in range(METERS)
+            ],
         )
         conn.execute("ALTER TABLE meter ENABLE TRIGGER meter_renews_site_config")
+
+
+@contextmanager
+def database_server(folder: Path) -> Iterator[str]:
+    """The server that RASEED_TEST_DATABASE_URL names, or the product's own with its usual settings."""
+    given = os.environ.get("RASEED_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    postgres = EmbeddedPostgres(folder / "server", free_ports(1)[0])
+    asyncio.run(postgres.prepare())
+    server = subprocess.Popen(
+        postgres.argv(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "LC_ALL": "C"},
+        preexec_fn=processes.die_with_parent(signal.SIGQUIT),
+    )
+    try:
+        asyncio.run(postgres.wait_ready())
+        yield with_database(postgres.connection_url, "postgres")
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=30)
+
+
+def measure_messages(rounds: int, loads: Sequence[Load]) -> tuple[list[Measured], list[str]]:
+    """Both sides of each load, round by round, and what to say beside the table."""
+    with tempfile.TemporaryDirectory(prefix="raseed-bench-") as name:
+        folder = Path(name)
+        with database_server(folder) as server, bench_database(server) as url:
+            town = Town(folder, url)
+            pairs, said = [], []
+            with town.running():
+                for load in loads:
+                    pairs.append(pair(f"mosquitto_sub, {load.name}", f"headend, {load.name}"))
+                    lost = size = 0
+                    for _ in range(rounds):
+                        rate, payloads, missing = town.our_round(load)
+                        add(pairs[-1], town.anchor_round(payloads), rate)
+                        lost, size = lost + missing, len(payloads[-1])
+                    said.append(
+                        f"{load.name}, {size} bytes: {lost} of {rounds * MESSAGES * len(load.channels)} lost"
+                    )
+                said.append(f"memory of the headend (PSS): {memory_of(town.headend.pid).total / MIB:.1f} MiB")
+    return [one for both in pairs for one in both], said
+
+
+def pair(anchor: str, ours: str) -> tuple[Measured, Measured]:
+    """An anchor and what is held against it."""
+    return Measured(Case(anchor, int)), Measured(Case(ours, int, anchor=anchor, goal=GOAL))
+
+
+def add(both: tuple[Measured, Measured], anchor_rate: float, rate: float) -> None:
+    """Note one round."""
+    both[0].rates.append(anchor_rate)
+    both[1].rates.append(rate)
+    both[1].ratios.append(rate / anchor_rate)
+
+
+def reading_rows(count: int) -> list[StoredReading]:
+    """Readings of the fleet, one channel, a minute apart."""
+    first = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+    return [
+        StoredReading(1 + n % METERS, "credit", first + timedelta(minutes=n // METERS), 50_000 - n, "valid")
+        for n in range(count)
+    ]
+
+
+def copy_round(url: str, lines: Path, psql: Sequence[str]) -> float:
+    """Rows per second of psql's own copy."""
+    empty(url)
+    order = "\\copy meter_gateway.reading (meter_id, channel, occurred_at, value, quality) from pstdin"
+    began = time.monotonic()
+    with lines.open("rb") as source:
+        subprocess.run(
+            [*psql, "-q", "-X", "-d", url, "-c", order], stdin=source, check=True, timeout=ROUND_TIMEOUT_S
+        )
+    took_s = time.monotonic() - began
+    return ROWS / took_s
+
+
+async def store_rows(url: str, rows: Sequence[StoredReading]) -> float:
+    """Rows per second of our store, a commit for each batch."""
+    async with await psycopg.AsyncConnection.connect(url) as conn:
+        began = time.monotonic()
+        for start in range(0, len(rows), ingest.BATCH):
+            async with conn.transaction():
+                await reading_store.insert_readings(conn, rows[start : start + ingest.BATCH])
+        return len(rows) / (time.monotonic() - began)
+
+
+def empty(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("TRUNCATE meter_gateway.reading")
+        conn.execute("CHECKPOINT")
+
+
+def find_psql() -> list[str]:
+    """The client of this machine, or the one in the TimescaleDB root."""
+    return ["psql"] if shutil.which("psql") else ["chroot", str(ROOT), "psql"]
+
+
+def measure_rows(rounds: int) -> tuple[list[Measured], list[str]]:
+    """Our store beside psql on a hypertable. Raises TimescaleMissing."""
+    both = pair("psql \\copy, hypertable", "reading store, hypertable")
+    rows = reading_rows(ROWS)
+    lost = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="raseed-bench-") as name,
+        timescale_server() as server,
+        bench_database(server) as url,
+    ):
+        lines = Path(name) / "rows"
+        with lines.open("w", encoding="utf-8") as out:
+            for row in rows:
+                out.write(
+                    f"{row.meter_id}\t{row.channel}\t{row.occurred_at.isoformat()}\t{row.value}\t{row.quality}\n"
+                )
+        for _ in range(rounds):
+            anchor = copy_round(url, lines, find_psql())
+            empty(url)
+            rate = asyncio.run(store_rows(url, rows))
+            add(both, anchor, rate)
+            with psycopg.connect(url) as conn:
+                lost += ROWS - count_readings(conn)
+    return list(both), [f"rows: {lost} of {rounds * ROWS} lost, in batches of {ingest.BATCH}"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, print, and give the exit status: 1 when a goal is missed or something lost."""
+    rounds = int(arguments[0]) if arguments else ROUNDS
+    print(
+        f"ingest: {rounds} rounds, {os.cpu_count()} cores, wall clock, medians, ± half the distance of extremes\n"
+    )
+    try:
+        measured, said = measure_messages(rounds, LOADS)
+        more, also = measure_rows(rounds)
+    except (CannotMeasure, TimescaleMissing) as reason:
+        print(f"ingest: cannot be measured here: {reason}", file=sys.stderr)
+        return 2
+    measured, said = [*measured, *more], [*said, *also]
+    print(table(measured), "", *said, sep="\n")
+    missed = [one.case.name for one in measured if not one.met]
+    print(f"\n{len(missed)} goals missed" + (f": {', '.join(missed)}" if missed else ""))
+    return 1 if missed or any(": 0 of" not in line for line in said if "lost" in line) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
