@@ -164,18 +164,18 @@ async def confirm_own_key(request: Request, drn: str, viewer: Installer) -> Resp
 
 
 @router.get("/field/meters/{drn}/install")
-async def install_form(request: Request, drn: str, _viewer: Installer) -> Response:
+async def install_form(request: Request, drn: str, viewer: Installer) -> Response:
     """Choose the house that a meter from stock goes to."""
-    return await _install_form(request, drn)
+    return await _install_form(request, drn, viewer)
 
 
-async def _install_form(request: Request, drn: str, error: str = "") -> Response:
+async def _install_form(request: Request, drn: str, viewer: Viewer, error: str = "") -> Response:
     async with runtime_of(request).pool.connection() as conn:
         meter = await _get_meter(conn, drn)
         points = await field_store.list_free_points(conn, commodity=meter.commodity)
     if meter.usage_point is not None:
         return redirect(request, f"/field/meters/{drn}")
-    return page(
+    response = page(
         request,
         "field/install.html",
         status=422 if error else 200,
@@ -183,6 +183,7 @@ async def _install_form(request: Request, drn: str, error: str = "") -> Response
         points=points,
         error=refusal_words(error, language_of(request)) if error else "",
     )
+    return response if error else keep_on_phone(response, viewer)
 
 
 @router.post("/field/meters/{drn}/install")
@@ -193,7 +194,7 @@ async def install_here(
     usage_point_id: Annotated[int, Form(ge=1, le=2**62)],
     note: Annotated[str, Form(max_length=MAX_NOTE)] = "",
 ) -> Response:
-    """Hang the meter and lead to its page, where the test waits."""
+    """Hang the meter and lead to its checklist."""
     language = language_of(request)
     try:
         async with runtime_of(request).pool.connection() as conn:
@@ -207,9 +208,9 @@ async def install_here(
                 now=datetime.now(UTC),
             )
     except InstallRefused as refused:
-        return await _install_form(request, drn, refused.reason)
-    text = language._("The meter hangs at %(place)s. Now send the test token.", place=point.code)
-    return redirect(request, f"/field/meters/{drn}", flash=("ok", text))
+        return await _install_form(request, drn, viewer, refused.reason)
+    text = language._("The meter hangs at %(place)s. Next: the checklist.", place=point.code)
+    return redirect(request, f"/field/meters/{drn}/checklist", flash=("ok", text))
 
 
 @router.post("/field/meters/{drn}/read")

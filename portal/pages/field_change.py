@@ -1,0 +1,305 @@
+"""Hang, replace and take down a meter on the phone: first what will happen is shown, then it is done."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import psycopg
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import Response
+
+from portal import field_store, remove_meter, replace_meter
+from portal.access import Viewer, require
+from portal.checklist import parse_display
+from portal.contact_centre import desk_store
+from portal.contact_centre.desk_store import DeskMeter
+from portal.formats import latin_digits
+from portal.i18n import Language, msg
+from portal.install import InstallRefused, check_number
+from portal.pages.field import REFUSAL_WORDS, refusal_words
+from portal.pages.field_commission import get_meter
+from portal.pages.render import language_of, page, redirect
+from portal.remove_meter import FinalReading
+from portal.runtime import runtime_of
+
+router = APIRouter()
+Installer = Annotated[Viewer, Depends(require("field.install"))]
+Short = Annotated[str, Form(max_length=64)]
+Note = Annotated[str, Form(max_length=500)]
+FormKey = Annotated[str, Form(min_length=8, max_length=64)]
+Settle = Annotated[str, Form(max_length=8)]
+
+CHANGE_WORDS: Final = {
+    "not_installed": msg("This meter hangs nowhere."),
+    "sale_open": msg("A purchase for this meter is under way. Wait a minute, then look again."),
+    "credit_on_its_way": msg(
+        "The meter has not said that it took its last credit token. Type it first, or read the meter again."
+    ),
+    "reading_impossible": msg("No meter shows this number. Enter it again."),
+    "reading_below_last": msg("The counter is below what the meter told before. Read the display again."),
+    "reading_missing": msg("Enter counter and credit as the display shows them."),
+    "same_meter": msg("This is the same meter. Enter the number of the new one."),
+    "other_commodity": msg(
+        "The new meter counts another thing: electricity and water do not replace each other."
+    ),
+    "meter_hangs": msg("The new meter hangs somewhere already."),
+    "credit_not_cleared": msg(
+        "The new meter still holds credit that was given to another. Ask the meter workshop to clear it."
+    ),
+    "key_used": msg("The form has expired. Please send it again."),
+    "no_customer": msg("Nobody has an agreement for this place: the credit can only wait there."),
+    "no_tariff": msg("There is no tariff to turn the credit into money: let it wait at the place."),
+    "carry_not_waiting": msg("The credit was given on already. Look again."),
+}
+OTHER_CHANGE: Final = msg("This is not possible at the moment. Look at the meter again.")
+
+Conn = psycopg.AsyncConnection[Any]
+
+
+def change_words(reason: str, language: Language) -> str:
+    """The sentence for why a meter cannot be hung, replaced or taken down."""
+    if reason in REFUSAL_WORDS:
+        return refusal_words(reason, language)
+    return language._(CHANGE_WORDS.get(reason, OTHER_CHANGE))
+
+
+def read_typed(counter: str, credit: str, commodity: str) -> FinalReading | None:
+    """A final reading as a person read it from the display, in kWh or m³; None when it is none.
+
+    Credit may be below zero: a meter that gave friendly credit says so.
+    """
+    typed = latin_digits(credit).strip().replace("\u2212", "-")
+    value = parse_display(latin_digits(counter), commodity)
+    left = parse_display(typed.removeprefix("-"), commodity)
+    if value is None or left is None:
+        return None
+    return FinalReading(value, -left if typed.startswith("-") else left, "display")
+
+
+async def _final(conn: Conn, meter: DeskMeter, counter: str, credit: str) -> FinalReading:
+    """The typed reading, or with nothing typed the meter's own last word. Raises InstallRefused."""
+    if counter.strip() or credit.strip():
+        typed = read_typed(counter, credit, meter.commodity)
+        if typed is None:
+            raise InstallRefused("reading_missing")
+        return typed
+    told = await remove_meter.read_final(conn, meter.meter_id, now=datetime.now(UTC))
+    if told is None:
+        raise InstallRefused("reading_missing")
+    return told
+
+
+@router.post("/field/meters/{drn}/install/preview")
+async def install_preview(
+    request: Request,
+    drn: str,
+    _viewer: Installer,
+    usage_point_id: Annotated[int, Form(ge=1, le=2**62)],
+    note: Note = "",
+) -> Response:
+    """Say what hanging this meter there will do."""
+    async with runtime_of(request).pool.connection() as conn:
+        meter = await get_meter(conn, drn)
+        points = await field_store.list_free_points(
+            conn, commodity=meter.commodity, usage_point_id=usage_point_id
+        )
+    if not points or meter.usage_point is not None:
+        words = refusal_words("meter_or_point_taken", language_of(request))
+        return redirect(request, f"/field/meters/{drn}/install", flash=("error", words))
+    return page(
+        request,
+        "field/install_preview.html",
+        own_path=f"/field/meters/{drn}/install",
+        meter=meter,
+        point=points[0],
+        note=note.replace("\x00", "").strip(),
+    )
+
+
+@router.get("/field/meters/{drn}/replace")
+async def replace_form(request: Request, drn: str, _viewer: Installer) -> Response:
+    """Which meter takes the place of this one, and what this one showed at the end."""
+    return await _change_form(request, "field/replace.html", drn)
+
+
+@router.get("/field/meters/{drn}/remove")
+async def remove_form(request: Request, drn: str, _viewer: Installer) -> Response:
+    """What the meter showed at the end, and what becomes of its credit."""
+    return await _change_form(request, "field/remove.html", drn)
+
+
+async def _change_form(
+    request: Request, template: str, drn: str, error: str = "", typed: dict[str, str] | None = None
+) -> Response:
+    async with runtime_of(request).pool.connection() as conn:
+        meter = await get_meter(conn, drn)
+        told = await remove_meter.read_final(conn, meter.meter_id, now=datetime.now(UTC))
+        spares = [
+            spare for spare in await field_store.list_spare_meters(conn) if spare.commodity == meter.commodity
+        ]
+    if meter.usage_point is None:
+        return redirect(request, f"/field/meters/{drn}")
+    return page(
+        request,
+        template,
+        status=422 if error else 200,
+        own_path=f"/field/meters/{drn}/{'replace' if 'replace' in template else 'remove'}",
+        meter=meter,
+        told=told,
+        spares=spares,
+        error=change_words(error, language_of(request)) if error else "",
+        typed=typed or {"new": "", "counter": "", "credit": "", "note": ""},
+    )
+
+
+async def _new_meter(conn: Conn, number: str) -> DeskMeter:
+    found = await desk_store.find_meter(conn, check_number(number))
+    if found is None:
+        raise InstallRefused("number_unknown")
+    return found
+
+
+@router.post("/field/meters/{drn}/replace/preview")
+async def replace_preview(
+    request: Request,
+    drn: str,
+    _viewer: Installer,
+    *,
+    new: Short = "",
+    counter: Short = "",
+    credit: Short = "",
+    note: Note = "",
+) -> Response:
+    """Say what replacing will do, with credit and key; nothing is done yet."""
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            meter = await get_meter(conn, drn)
+            successor = await _new_meter(conn, new)
+            final = await _final(conn, meter, counter, credit)
+            plan = await replace_meter.plan_replacement(
+                conn,
+                old_id=meter.meter_id,
+                new_id=successor.meter_id,
+                final=final,
+                now=datetime.now(UTC),
+            )
+    except InstallRefused as refused:
+        typed = {"new": new, "counter": counter, "credit": credit, "note": note}
+        return await _change_form(request, "field/replace.html", drn, refused.reason, typed)
+    return page(
+        request,
+        "field/replace_preview.html",
+        own_path=f"/field/meters/{drn}/replace",
+        meter=meter,
+        successor=successor,
+        plan=plan,
+        note=note.replace("\x00", "").strip(),
+        form_key=secrets.token_urlsafe(12),
+    )
+
+
+@router.post("/field/meters/{drn}/replace")
+async def replace_now(
+    request: Request,
+    drn: str,
+    viewer: Installer,
+    *,
+    new: Short,
+    counter_base: Annotated[int, Form(ge=0, le=10**14)],
+    credit_base: Annotated[int, Form(ge=-(10**14), le=10**14)],
+    source: Annotated[str, Form(pattern="^(meter|display)$")],
+    form_key: FormKey,
+    note: Note = "",
+) -> Response:
+    """Replace the meter as it was shown, and lead to the new one's checklist."""
+    language = language_of(request)
+    final = FinalReading(counter_base, credit_base, "meter" if source == "meter" else "display")
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            meter = await get_meter(conn, drn)
+            successor = await _new_meter(conn, new)
+            await replace_meter.replace(
+                conn,
+                old_id=meter.meter_id,
+                new_id=successor.meter_id,
+                final=final,
+                key=form_key,
+                actor=viewer.actor,
+                note=note.replace("\x00", "").strip(),
+                now=datetime.now(UTC),
+            )
+    except InstallRefused as refused:
+        return await _change_form(request, "field/replace.html", drn, refused.reason)
+    text = language._("The meter was replaced. Next: the checklist of the new one.")
+    return redirect(request, f"/field/meters/{successor.drn}/checklist", flash=("ok", text))
+
+
+@router.post("/field/meters/{drn}/remove/preview")
+async def remove_preview(
+    request: Request,
+    drn: str,
+    _viewer: Installer,
+    *,
+    counter: Short = "",
+    credit: Short = "",
+    settle: Settle = "keep",
+    note: Note = "",
+) -> Response:
+    """Say what taking the meter down will do; nothing is done yet."""
+    now = datetime.now(UTC)
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            meter = await get_meter(conn, drn)
+            final = await _final(conn, meter, counter, credit)
+            hanging = await remove_meter.check_removal(conn, meter_id=meter.meter_id, final=final, now=now)
+    except InstallRefused as refused:
+        typed = {"new": "", "counter": counter, "credit": credit, "note": note}
+        return await _change_form(request, "field/remove.html", drn, refused.reason, typed)
+    return page(
+        request,
+        "field/remove_preview.html",
+        own_path=f"/field/meters/{drn}/remove",
+        meter=meter,
+        final=final,
+        hanging=hanging,
+        units_tenths=remove_meter.carried_units(final, meter.commodity),
+        settle="money" if settle == "money" else "keep",
+        note=note.replace("\x00", "").strip(),
+        form_key=secrets.token_urlsafe(12),
+    )
+
+
+@router.post("/field/meters/{drn}/remove")
+async def remove_now(
+    request: Request,
+    drn: str,
+    viewer: Installer,
+    *,
+    counter_base: Annotated[int, Form(ge=0, le=10**14)],
+    credit_base: Annotated[int, Form(ge=-(10**14), le=10**14)],
+    source: Annotated[str, Form(pattern="^(meter|display)$")],
+    form_key: FormKey,
+    settle: Settle = "keep",
+    note: Note = "",
+) -> Response:
+    """Take the meter down as it was shown."""
+    final = FinalReading(counter_base, credit_base, "meter" if source == "meter" else "display")
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            meter = await get_meter(conn, drn)
+            await remove_meter.remove(
+                conn,
+                meter_id=meter.meter_id,
+                final=final,
+                settle="money" if settle == "money" else "keep",
+                key=form_key,
+                actor=viewer.actor,
+                note=note.replace("\x00", "").strip(),
+                now=datetime.now(UTC),
+            )
+    except InstallRefused as refused:
+        return await _change_form(request, "field/remove.html", drn, refused.reason)
+    text = language_of(request)._("The meter was taken down and is in stock.")
+    return redirect(request, f"/field/meters/{drn}", flash=("ok", text))
