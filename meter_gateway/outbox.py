@@ -35,7 +35,7 @@ class Worth(IntEnum):
 
 
 # Registers that a bill or a balance rests upon; every other channel is telemetry.
-BILLING_CHANNELS: Final = frozenset({"counter", "credit", "relay"})
+BILLING_CHANNELS: Final = frozenset({"counter", "credit", "relay", "reverse"})
 
 
 def worth_of(record: Record) -> Worth:
