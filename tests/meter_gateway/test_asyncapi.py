@@ -66,10 +66,7 @@ def read_yaml(text):
             items = []
             while place < len(lines) and lines[place][0] == indent and lines[place][1].startswith("- "):
                 body = lines[place][1][2:]
-                if re.match(r'("(?:[^"\\]|\\.)*"|[A-Za-z0-9_]+):( |$)', body):
-                    lines[place] = (indent + 2, body)
-                    items.append(block(indent + 2))
-                elif body.startswith("- "):
+                if re.match(r'("(?:[^"\\]|\\.)*"|[A-Za-z0-9_]+):( |$)', body) or body.startswith("- "):
                     lines[place] = (indent + 2, body)
                     items.append(block(indent + 2))
                 else:
