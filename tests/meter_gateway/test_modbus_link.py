@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import time
 from itertools import pairwise
@@ -113,6 +114,27 @@ async def test_silence_between_frames(rtu):
         await link.read(1, Read(3, 0x1010, 4))
     times = [frame[0] for frame in rtu.frames]
     assert min(after - before for before, after in pairwise(times)) >= 0.00401
+    link.close()
+
+
+async def test_a_line_that_is_never_silent_is_told_and_not_asked(rtu, monkeypatch):
+    """Whoever asks into somebody's noise garbles both; the meters are not to blame."""
+    monkeypatch.setattr("meter_gateway.modbus_link.BABBLE_S", 0.1)
+    link = BusLink(address(rtu))
+    await link.read(1, Read(3, 0x1010, 4))
+    asked = len(rtu.frames)
+
+    async def babble():
+        while True:
+            link._transport.data_received(b"\x00")
+            await asyncio.sleep(0.001)
+
+    noise = asyncio.create_task(babble())
+    with pytest.raises(BusDown, match="never silent"):
+        await link.read(1, Read(3, 0x1010, 4))
+    noise.cancel()
+    assert len(rtu.frames) == asked
+    assert len(await link.read(1, Read(3, 0x1010, 4))) == 4
     link.close()
 
 
