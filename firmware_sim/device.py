@@ -190,7 +190,8 @@ class Device:
         self.state = state
         try:
             with self._store.transaction():
-                if events or not vitals_only or state.tripped_until_ms != before.tripped_until_ms:
+                slow = (state.tripped_until_ms, state.reverse) != (before.tripped_until_ms, before.reverse)
+                if events or not vitals_only or slow:
                     self._store.keep_meter(state)
                 else:
                     self._store.keep_vitals(state)

@@ -56,6 +56,7 @@ FAULTS: Final[dict[str, FaultKind]] = {
     "mute": FaultKind("radio", True, "stays connected and publishes nothing"),
     "deaf": FaultKind("radio", True, "hears neither orders nor receipts"),
     "twice": FaultKind("radio", True, "publishes every message twice"),
+    "reordered": FaultKind("radio", True, "publishes each message after the one that follows it"),
     "poison": FaultKind("radio", False, "publishes a message that breaks the contract"),
     "stuck_relay": FaultKind("meter", True, "the contacts are welded, or the valve is jammed"),
     "clock_jump": FaultKind("meter", True, "the clock is a year back and the meter does not know"),
@@ -63,6 +64,7 @@ FAULTS: Final[dict[str, FaultKind]] = {
     "clock_lost": FaultKind("meter", True, "the clock shows 1970 and the meter knows"),
     "leak": FaultKind("meter", True, "a pipe behind the meter leaks 30 L/h, or a cable 30 W"),
     "reverse_flow": FaultKind("meter", True, "2 kW, or 200 L/h, flow back into the network"),
+    "no_gasp": FaultKind("meter", True, "when its power goes it says no last word"),
     "reboot": FaultKind("meter", False, "starts again"),
     "tamper": FaultKind("meter", False, "somebody opens the lid"),
 }

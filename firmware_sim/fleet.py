@@ -59,7 +59,7 @@ class Fleet:
         vault: SoftwareVault | None = None
         with self._store.transaction():
             self._store.claim(self.town.seed)
-            for meter in self.town.meters:
+            for meter in (*self.town.meters, *self.town.strangers):
                 state = self._store.find_meter(meter.drn)
                 if state is None:
                     vault = vault or SoftwareVault.from_file(vault_file)
@@ -161,6 +161,12 @@ class Fleet:
         if on and not self._alive(self.node_of(device.meter)):
             raise ValueError("the network before this meter is switched off")
         device.power(on)
+
+    def lose_broker(self, seconds: float) -> int:
+        """No radio reaches the broker for a while; returns how many that are. Raises UnknownFault."""
+        for drn in self.radios:
+            self.devices[drn].begin_fault("offline", seconds)
+        return len(self.radios)
 
     def install(self, device: Device, usage_point: str) -> None:
         """A spare goes onto a wall. Raises ValueError for an unknown, taken or unfitting usage point."""

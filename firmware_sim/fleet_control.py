@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from firmware_sim import meter_face
 from firmware_sim.control_server import ControlRequest, Refused
-from firmware_sim.faults import FAULTS, UnknownFault
+from firmware_sim.faults import FAULTS, MAX_FAULT_S, UnknownFault
 from firmware_sim.meter import NoPower
 from firmware_sim.meter_state import PER_TENTH
 from firmware_sim.scenario import InvalidScenario, load_scenario, scenario_names
@@ -51,6 +51,8 @@ class FleetControl:
                 return meter_face.shelf(self._device(drn).state)
             case "POST", ("scenarios", name):
                 return self._play(name)
+            case "POST", ("broker_loss",):
+                return self._lose_broker(request.body)
             case "POST", ("network", code, "power"):
                 return self._network_power(code, request.body)
             case "POST", ("meters", drn, action):
@@ -130,6 +132,13 @@ class FleetControl:
             device.begin_fault(name, _number(body, "seconds", 86_400, missing=60))
         else:
             raise Refused(400, "name is the name of a fault, or none to end them all")
+
+    def _lose_broker(self, body: dict[str, Any]) -> dict[str, Any]:
+        seconds = _number(body, "seconds", MAX_FAULT_S)
+        try:
+            return {"seconds": seconds, "meters": self._fleet.lose_broker(seconds)}
+        except UnknownFault as error:
+            raise Refused(400, str(error)) from None
 
     def _network_power(self, code: str, body: dict[str, Any]) -> dict[str, Any]:
         on = _flag(body, "on")

@@ -29,6 +29,7 @@ GASP_S: Final = 0.4  # what the capacitor of a dying meter gives it to say its l
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 20.0
 STABLE_MS: Final = 60_000  # only a connection that held this long makes the next retry quick again
+HOLD_MS: Final = 3_000  # a message that waits to be overtaken goes out after this all the same
 RESTORE_JITTER_S: Final = 3.0  # a street that gets its power back does not call in the same instant
 
 _RECORDS: Final = msgspec.json.Decoder(list[topics.Record])
@@ -72,6 +73,8 @@ class MqttMeter:
         self._gasp_until_ms = 0
         self._receipted: list[Key] = []
         self._told_reverse = 0
+        self._held: bytes | None = None
+        self._held_ms = 0
         device.listen(self._changed)
         device.listen_to_faults(self._fault_began)
 
@@ -135,6 +138,7 @@ class MqttMeter:
         """Call again after a while: longer each time, and never all meters at once."""
         held_ms = self._device.clock() - self._up_since_ms if self._connection and self._up_since_ms else 0
         self._connection = None
+        self._held = None  # without its receipt it is sent again
         self._up_since_ms = 0
         if held_ms >= STABLE_MS:
             self._retry_s = FIRST_RETRY_S
@@ -244,6 +248,9 @@ class MqttMeter:
             self._gathered += records
             return
         codes = {event.code for event in events}
+        if LAST_GASP in codes and "no_gasp" in self._device.active_faults():
+            asyncio.get_running_loop().call_soon(self._die)
+            return
         if LAST_GASP in codes:
             self._gasp_until_ms = self._device.clock() + int(GASP_S * 1000)
             self._post(records)
@@ -303,7 +310,23 @@ class MqttMeter:
                 clock_ok=self._device.state.clock_ok,
             )
             for _ in range(2 if "twice" in faults else 1):
-                self._connection.publish(topics.up_topic(self._drn, Uplink), topics.encode(message))
+                self._publish(topics.encode(message), reordered="reordered" in faults)
+        if self._held is not None and ("reordered" not in faults or now_ms - self._held_ms >= HOLD_MS):
+            self._publish(self._held, reordered=False)
+            self._held = None
+
+    def _publish(self, payload: bytes, *, reordered: bool) -> None:
+        """Hand a message over; a reordered one waits until the next has gone."""
+        if self._connection is None:
+            return
+        if reordered and self._held is None:
+            self._held, self._held_ms = payload, self._device.clock()
+            return
+        topic = topics.up_topic(self._drn, Uplink)
+        self._connection.publish(topic, payload)
+        if reordered and self._held is not None:
+            self._connection.publish(topic, self._held)
+            self._held = None
 
     def _say_birth(self) -> None:
         if self._connection is None or not self.online:

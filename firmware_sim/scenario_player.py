@@ -63,6 +63,9 @@ class ScenarioPlayer:
         if step.deed == "node_power":
             self._fleet.power_node(told["node"], told["on"])
             return
+        if step.deed == "broker_loss":
+            self._fleet.lose_broker(told["seconds"])
+            return
         device = self._fleet.devices[find_meter(self._fleet.town, told["meter"]).drn]
         match step.deed:
             case "fault":

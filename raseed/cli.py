@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raseed import gateway_tool, history_tool, keys_tool, money_tool, profile_tool, roles, token_tool
+from raseed import gateway_tool, history_tool, keys_tool, money_tool, profile_tool, roles, scenario_tool, token_tool
 from raseed.log_lines import set_up_logs
 from raseed.settings import SettingMissing, Settings, read_settings
 
@@ -98,6 +98,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     outage.add_argument("--restore", action="store_true", help="bring the supply back")
     outage.add_argument("--data", type=Path, default=Path(".demo"), help="data folder of the running demo")
     outage.set_defaults(run=_outage)
+    scenario_tool.add_command(what)
     simulate.set_defaults(run=roles.run_simulate)
 
 
