@@ -64,7 +64,7 @@ _KINDS: Final = {
 KIND_WORDS: Final = {
     "asked": msg("Questions"),
     "written": msg("Writes"),
-    "answer": msg("Answers"),
+    "answer": msg("Answers that came"),
     "exception": msg("Refusals"),
     "silence": msg("Without an answer"),
     "garbled": msg("Unreadable"),
