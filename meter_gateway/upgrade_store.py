@@ -203,13 +203,23 @@ async def _rename_indexes(conn: psycopg.AsyncConnection) -> None:
         " WHERE oi.indrelid = 'meter_gateway.reading_before'::regclass"
         "   AND ni.indrelid = 'meter_gateway.reading'::regclass AND o.relam = n.relam"
     )
-    for old, new in await cursor.fetchall():
-        for name, other in ((old, f"{old}_before"), (new, old)):
-            await conn.execute(
-                sql.SQL("ALTER INDEX meter_gateway.{} RENAME TO {}").format(
-                    sql.Identifier(name), sql.Identifier(other)
-                )
+    pairs = [one for old, new in await cursor.fetchall() for one in ((old, f"{old}_before"), (new, old))]
+    taken = {name for name, _ in pairs}
+    cursor = await conn.execute(
+        "SELECT indexname FROM pg_indexes WHERE schemaname = 'meter_gateway' AND tablename = 'reading'"
+    )
+    # Those that a hypertable brings of itself bear the name that the table had then.
+    pairs += [
+        (name, name.replace("reading_next", "reading"))
+        for (name,) in await cursor.fetchall()
+        if name not in taken and "reading_next" in name
+    ]
+    for name, other in pairs:
+        await conn.execute(
+            sql.SQL("ALTER INDEX meter_gateway.{} RENAME TO {}").format(
+                sql.Identifier(name), sql.Identifier(other)
             )
+        )
 
 
 async def cancel(conn: psycopg.AsyncConnection) -> None:
@@ -217,7 +227,8 @@ async def cancel(conn: psycopg.AsyncConnection) -> None:
     await conn.execute(LOCK_TIMEOUT)
     await conn.execute("DROP TRIGGER IF EXISTS reading_is_mirrored ON meter_gateway.reading")
     await conn.execute("DROP FUNCTION IF EXISTS meter_gateway.mirror_reading()")
-    await conn.execute("DROP TABLE IF EXISTS meter_gateway.reading_next, meter_gateway.reading_upgrade")
+    await conn.execute("DROP TABLE IF EXISTS meter_gateway.reading_next")  # a hypertable goes by itself
+    await conn.execute("DROP TABLE IF EXISTS meter_gateway.reading_upgrade")
 
 
 async def analyze(conn: psycopg.AsyncConnection) -> None:

@@ -81,10 +81,8 @@ def _status(_options: argparse.Namespace, settings: Settings) -> int:
                 if lag.live_hour
                 else "all"
             )
-            say(
-                f"lag         written up to {_time(lag.live_hour)} ({behind} behind), last round {_time(lag.worked_at)},"
-            )
-            say(f"            {lag.late_hours} hours to write again")
+            say(f"lag         written up to {_time(lag.live_hour)} ({behind} behind),")
+            say(f"            last round {_time(lag.worked_at)}, {lag.late_hours} hours to write again")
         return 0
 
     return _connected(settings, work)
