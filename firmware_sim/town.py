@@ -125,6 +125,8 @@ class Town:
     usage_points: tuple[UsagePoint, ...]
     meters: tuple[TownMeter, ...]
     customers: tuple[TownCustomer, ...]
+    # On a wire, and in nobody's books: for an engineer to find.
+    strangers: tuple[TownMeter, ...] = ()
 
     @cached_property
     def meter_by_drn(self) -> dict[str, TownMeter]:
@@ -186,7 +188,36 @@ def build_town(seed: int = 1) -> Town:
     points = _usage_points()
     meters = _Makers(dice).meters(points)
     customers = tuple(_customer(index, points, dice) for index in range(HOUSEHOLDS + FREE_POINTS))
-    return Town(seed, _network(), locations, points, meters, customers)
+    return Town(seed, _network(), locations, points, meters, customers, _strangers())
+
+
+def _strangers() -> tuple[TownMeter, ...]:
+    """Two meters that somebody wired and told nobody of: other makers' maps, one of them low word first."""
+    return tuple(
+        TownMeter(
+            drn=str(Drn(body + luhn_digit(body))),
+            commodity="electricity",
+            model=model,
+            link="modbus",
+            profile=profile,
+            bus=bus,
+            unit=unit,
+            ea="07",
+            sgc=SGC["electricity"],
+            krn=1,
+            ti=TI["electricity"],
+            base_date=2014,
+            usage_point_code=None,
+            initial_credit=0,
+            initial_counter=counter,
+            mean_daily_use=30_000,
+            kt=1,
+        )
+        for body, model, profile, bus, unit, counter in (
+            ("0477700001", "EM340 prepaid", "carlo-gavazzi-em340-prepaid", "rtu-1", 33, 1_234_500),
+            ("0477700002", "SDM120 prepaid", "eastron-sdm120-prepaid", "tcp-1", 44, 987_600),
+        )
+    )
 
 
 def _network() -> tuple[NetworkNode, ...]:

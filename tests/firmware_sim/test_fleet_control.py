@@ -34,7 +34,7 @@ async def post(control, *path, **body):
 
 async def test_faces_and_shelves(control):
     faces = await get(control, "meters")
-    assert len(faces) == 63
+    assert len(faces) == 65
     face = await get(control, "meters", METER.drn)
     assert face in faces
     assert (face["network_node"], face["online"], face["faults"]) == (TOWN.node_of(METER).code, None, [])

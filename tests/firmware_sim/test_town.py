@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from firmware_sim.town import build_town
+from meter_gateway.profile import load_profile
 from token_engine.identifiers import Drn
 
 
@@ -82,3 +83,12 @@ def test_the_substation_feeds_every_electricity_meter_and_no_water_meter():
     parts = [len(town.meters_under(f"TX-{n}")) for n in range(1, 6)]
     assert sum(parts) == 40
     assert min(parts) >= 5
+
+
+def test_two_strangers_are_on_a_wire_and_in_nobodys_books():
+    town = build_town()
+    taken = {(meter.bus, meter.unit) for meter in town.meters}
+    for meter in town.strangers:
+        assert meter.drn == str(Drn(meter.drn)) and meter.drn not in town.meter_by_drn
+        assert (meter.bus, meter.unit) not in taken and load_profile(meter.profile).kind == "prepaid"
+    assert len(town.strangers) == 2
