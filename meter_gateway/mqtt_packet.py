@@ -31,12 +31,13 @@ def _read_length(data: bytes | bytearray, at: int) -> tuple[int, int] | None:
     """Return a variable length and where it ends, None when its end is not there yet. Raises BrokenPacket."""
     value = 0
     for turn in range(_MAX_LENGTH_BYTES):
-        if at + turn >= len(data):
+        try:
+            byte = data[at + turn]
+        except IndexError:
             return None
-        byte = data[at + turn]
-        value |= (byte & 0x7F) << (7 * turn)
         if byte < 0x80:
-            return value, at + turn + 1
+            return value | byte << (7 * turn), at + turn + 1
+        value |= (byte & 0x7F) << (7 * turn)
     raise BrokenPacket("a length of more than four bytes")
 
 
@@ -63,25 +64,24 @@ def take_publishes(data: bytes | bytearray) -> tuple[list[Publish], int]:
     Ends at the first packet of another kind, and at one that is not whole yet. Raises BrokenPacket.
     """
     found: list[Publish] = []
-    at = 0
-    while at < len(data) and data[at] & ~_DUP_AND_RETAIN == _PUBLISH_QOS1:
+    at, end = 0, len(data)
+    while at < end and data[at] & ~_DUP_AND_RETAIN == _PUBLISH_QOS1:
         length = _read_length(data, at + 1)
         if length is None:
             break
         size, start = length
         stop = start + size
-        if stop > len(data):
+        if stop > end:
             break
-        end_of_topic = start + 2 + int.from_bytes(data[start : start + 2], "big")
-        # No message has properties of 128 bytes without a sender that wants them: the rule is one byte, zero.
-        properties = _read_length(data, end_of_topic + 2)
+        after_topic = start + 2 + (data[start] << 8) + data[start + 1] if size > 2 else stop
+        properties = _read_length(data, after_topic + 2)
         if properties is None or sum(properties) > stop:
             raise BrokenPacket("a publish that ends before its payload")
         try:
-            topic = str(data[start + 2 : end_of_topic], "utf-8")
+            topic = str(data[start + 2 : after_topic], "utf-8")
         except UnicodeDecodeError:
             raise BrokenPacket("a topic that is no text") from None
-        mid = int.from_bytes(data[end_of_topic : end_of_topic + 2], "big")
+        mid = data[after_topic] << 8 | data[after_topic + 1]
         found.append((topic, bytes(data[sum(properties) : stop]), mid))
         at = stop
     return found, at
