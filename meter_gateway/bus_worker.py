@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -32,6 +33,7 @@ from meter_gateway.site_file import BusAddress
 from meter_gateway.survey_bus import Wires
 from meter_gateway.task_runner import TaskRunner
 from meter_gateway.topics import Device, Event
+from meter_gateway.vitals import BusVitals
 from meter_gateway.watch import Memory
 
 log = logging.getLogger(__name__)
@@ -169,6 +171,19 @@ class BusWorker:
             meter.session.poll_s = poll_s
             if meter.session.breaker is Breaker.CLOSED:
                 meter.next_at = min(meter.next_at, soon)
+
+    def vitals(self) -> BusVitals:
+        """Return how this bus is: what an operator sees of it."""
+        breakers = Counter(meter.session.breaker.value for meter in self.meters.values())
+        answered_s = self.last_answer_at
+        return BusVitals(
+            code=self._link.address.code,
+            framer=self._link.address.framer,
+            last_answer_s=None if answered_s is None else time.time() - time.monotonic() + answered_s,
+            breakers={breaker.value: breakers[breaker.value] for breaker in Breaker},
+            commands_waiting=sum(len(meter.waiting) for meter in self.meters.values()),
+            requests=dict(self._link.requests),
+        )
 
     def wake(self) -> None:
         """Look for work now."""

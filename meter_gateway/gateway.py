@@ -36,6 +36,7 @@ from meter_gateway.topics import (
     encode,
     up_topic,
 )
+from meter_gateway.vitals import GatewayVitals, PublishVitals
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,19 @@ class Gateway:
             await self._stop_workers()
             death = Death(self._site.code, self._store.boot, self._link.session)
             await self._link.stop(farewell=(up_topic(self._site.code, Death), encode(death)))
+
+    def vitals(self) -> GatewayVitals:
+        """Return how this gateway is: what an operator sees of it."""
+        queue = self._store.queue
+        return GatewayVitals(
+            site=self._site.code,
+            broker_connected=self._link.connected,
+            outbox=queue.counts,
+            outbox_oldest_s=queue.oldest_age_ms(_now_ms()) / 1000,
+            dropped={"telemetry": queue.dropped},
+            is_disk_full=self._store.is_full,
+            buses=tuple(worker.vitals() for worker in self._workers.values()),
+        )
 
     def _start_workers(self) -> None:
         """One worker a bus; each takes up what the journal holds open for its meters."""
@@ -289,6 +303,7 @@ async def run(
     mqtt_url: str = "",
     state_dir: Path | str = "",
     login: BrokerLogin | None = None,
+    publish_vitals: PublishVitals | None = None,
 ) -> None:
     """Serve the site of `site_file` until SIGTERM or SIGINT; the other words count more than the file's.
 
@@ -308,7 +323,10 @@ async def run(
     journal = TaskJournal(folder / f"gateway-{site.code}-tasks.sqlite")
     try:
         log.info("gateway of %s is up, boot %d", site.code, store.boot)
-        await Gateway(settings, store, journal=journal).run(stop)
+        gateway = Gateway(settings, store, journal=journal)
+        if publish_vitals is not None:
+            publish_vitals(gateway.vitals)
+        await gateway.run(stop)
     finally:
         journal.close()
         store.close()

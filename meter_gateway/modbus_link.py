@@ -7,16 +7,21 @@ import logging
 import random
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from pymodbus.pdu.register_message import (
+    ReadHoldingRegistersRequest,
+    ReadInputRegistersRequest,
+    WriteMultipleRegistersRequest,
+)
+
+from meter_gateway.modbus_transport import BusTransport, Lost, Silent
 from meter_gateway.profile import Profile, Read, Value
 from meter_gateway.registers import RegisterError
 from meter_gateway.site_file import BusAddress
-
-if TYPE_CHECKING:
-    from meter_gateway.modbus_transport import BusTransport
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +33,25 @@ BABBLE_S: Final = 1.0
 # A gateway asks few different questions; a site of 247 meters of ten kinds has some hundred.
 _QUESTIONS: Final = 1024
 _EXCEPTION: Final = 0x80
+ANSWERED: Final = "answered"
 
 
 class ModbusError(Exception):
-    """A request that brought no usable answer."""
+    """A request that brought no usable answer; `outcome` is the word that it is counted under."""
+
+    outcome = "wrong_answer"
 
 
 class BusDown(ModbusError):
     """The bus cannot be opened, or was lost before the request left."""
 
+    outcome = "bus_down"
+
 
 class NoAnswer(ModbusError):
     """Nobody answered in time; a write may have been carried out."""
+
+    outcome = "no_answer"
 
 
 class WrongAnswer(ModbusError):
@@ -48,6 +60,8 @@ class WrongAnswer(ModbusError):
 
 class Refused(ModbusError):
     """The meter answered with a Modbus exception."""
+
+    outcome = "refused"
 
     def __init__(self, code: int) -> None:
         super().__init__(f"Modbus exception {code}")
@@ -63,12 +77,10 @@ class Stranger(WrongAnswer):
 
 
 @lru_cache(_QUESTIONS)
-def _question(read: Read) -> bytes:
+def _question(function: int, address: int, count: int) -> bytes:
     """The PDU that asks for these registers. Raises ValueError outside Modbus' limits."""
-    from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadInputRegistersRequest
-
-    kind = ReadHoldingRegistersRequest if read.fc == 3 else ReadInputRegistersRequest
-    return bytes((read.fc,)) + kind(address=read.address, count=read.count).encode()
+    kind = ReadHoldingRegistersRequest if function == 3 else ReadInputRegistersRequest
+    return bytes((function,)) + kind(address=address, count=count).encode()
 
 
 @lru_cache(_QUESTIONS)
@@ -77,8 +89,6 @@ def _words_of(count: int) -> struct.Struct:
 
 
 def _write_order(address: int, words: Sequence[int]) -> bytes:
-    from pymodbus.pdu.register_message import WriteMultipleRegistersRequest
-
     return b"\x10" + WriteMultipleRegistersRequest(address=address, registers=list(words)).encode()
 
 
@@ -88,23 +98,39 @@ class BusLink:
     def __init__(self, address: BusAddress) -> None:
         self.address = address
         self._transport: BusTransport | None = None
+        self._silence_s = address.silence_s
+        self._is_rtu = address.is_rtu
         self._tap: Callable[[bool, bytes], None] | None = None
         self._free_at = 0.0
         self._connect_wait_s = 0.0
         self._connect_at = 0.0
         self._is_lost = False
+        self.requests: Counter[str] = Counter()  # by outcome, since the start
 
     async def read(self, unit: int, read: Read, gap_s: float = 0.0) -> list[int]:
         """Return exactly the registers asked for. Raises ModbusError."""
-        answer = await self._ask(unit, _question(read), gap_s)
-        size = 2 * read.count
-        if len(answer) != size + 2 or answer[1] != size:
-            await self._be_quiet()
-            raise WrongAnswer(f"{len(answer) - 2} bytes for {read.count} registers")
-        return list(_words_of(read.count).unpack_from(answer, 2))
+        count = read.count
+        try:
+            answer = await self._ask(unit, _question(read.fc, read.address, count), gap_s)
+            if len(answer) != 2 * count + 2 or answer[1] != 2 * count:
+                await self._be_quiet()
+                raise WrongAnswer(f"{len(answer) - 2} bytes for {count} registers")
+        except ModbusError as error:
+            self.requests[error.outcome] += 1
+            raise
+        self.requests[ANSWERED] += 1
+        return list(_words_of(count).unpack_from(answer, 2))
 
     async def write(self, unit: int, address: int, words: Sequence[int], gap_s: float = 0.0) -> None:
         """Write by one FC16, once: never repeated here. Raises ModbusError; after NoAnswer it may have happened."""
+        try:
+            await self._write(unit, address, words, gap_s)
+        except ModbusError as error:
+            self.requests[error.outcome] += 1
+            raise
+        self.requests[ANSWERED] += 1
+
+    async def _write(self, unit: int, address: int, words: Sequence[int], gap_s: float) -> None:
         order = _write_order(address, words)
         try:
             answer = await self._ask(unit, order, gap_s)
@@ -137,10 +163,10 @@ class BusLink:
 
     async def _ask(self, unit: int, pdu: bytes, gap_s: float) -> bytes:
         """Send one request and return its answer, which is no exception's."""
-        from meter_gateway.modbus_transport import Lost, Silent
-
-        transport = await self._ready(gap_s)
-        silence_s = self.address.silence_s
+        transport = self._transport
+        if transport is None or not transport.is_open or self._is_rtu or gap_s:
+            transport = await self._ready(gap_s)
+        silence_s = self._silence_s
         try:
             answer = await transport.ask(unit, pdu)
         except Lost:
@@ -150,7 +176,8 @@ class BusLink:
             raise NoAnswer(f"bus {self.address.code}: nobody answers") from None
         except asyncio.CancelledError:
             # The answer may still come, and nobody will wait for it.
-            silence_s += self.address.timeout_s + self.address.quiet_s
+            if self._is_rtu:
+                silence_s += self.address.timeout_s + self.address.quiet_s
             raise
         finally:
             self._free_at = max(self._free_at, time.monotonic() + silence_s)
@@ -168,7 +195,7 @@ class BusLink:
         give_up_at = 0.0
         while True:
             now = time.monotonic()
-            free_at = max(self._free_at, transport.heard_at + self.address.silence_s)
+            free_at = max(self._free_at, transport.heard_at + self._silence_s)
             # In a loop: a sleep may end a little early, and a line that speaks meanwhile is not silent.
             if (wait_s := free_at + gap_s - now) <= 0:
                 break
@@ -181,8 +208,6 @@ class BusLink:
         return transport
 
     async def _connect(self) -> BusTransport:
-        from meter_gateway.modbus_transport import BusTransport
-
         self.close()
         now = time.monotonic()
         if now < self._connect_at:

@@ -145,6 +145,11 @@ class MqttLink:
         return self._connected
 
     @property
+    def waiting(self) -> int:
+        """How many messages came and were not taken yet."""
+        return self._held
+
+    @property
     def session(self) -> int:
         """The number of the latest connection attempt: what its will carries."""
         return self._attempt

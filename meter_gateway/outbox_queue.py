@@ -220,6 +220,11 @@ class OutboxQueue:
         """Return how many messages wait."""
         return sum(self.tally.counts.values())
 
+    def oldest_age_ms(self, now_ms: int) -> int:
+        """Return the age of the oldest message that waits, 0 when none does."""
+        row = self._db.execute("SELECT made_ms FROM message ORDER BY boot, seq LIMIT 1").fetchone()
+        return max(0, now_ms - row[0]) if row else 0
+
     @property
     def counts(self) -> dict[str, int]:
         """How many messages wait, by what they are worth: answer, event, billing, telemetry."""

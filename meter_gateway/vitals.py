@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -28,6 +28,7 @@ class GatewayVitals:
     outbox: Mapping[str, int]
     outbox_oldest_s: float
     dropped: Mapping[str, int]
+    is_disk_full: bool
     buses: tuple[BusVitals, ...]
 
     def faults(self, now_s: float, *, silent_s: float) -> list[str]:
@@ -36,7 +37,7 @@ class GatewayVitals:
         A broker that is away is no such reason: readings wait on disk. A bus with meters of which none answered
         for `silent_s` is one, and so is a bus on which nobody ever did.
         """
-        said = []
+        said = ["the disk is full"] if self.is_disk_full else []
         for bus in self.buses:
             if not sum(bus.breakers.values()):
                 continue
@@ -109,14 +110,3 @@ def pool_vitals(stats: Mapping[str, int]) -> PoolVitals:
     return PoolVitals(
         stats.get("pool_size", 0), stats.get("pool_available", 0), stats.get("requests_waiting", 0)
     )
-
-
-@dataclass(slots=True)
-class RequestCounts:
-    """Requests on one bus by outcome, counted since the start."""
-
-    by_outcome: dict[str, int] = field(default_factory=dict)
-
-    def count(self, outcome: str) -> None:
-        """Add one request of this outcome."""
-        self.by_outcome[outcome] = self.by_outcome.get(outcome, 0) + 1

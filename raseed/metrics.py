@@ -73,7 +73,7 @@ def _gateway(vitals: GatewayVitals) -> Iterator[Metric]:
     yield _by(
         CounterMetricFamily(
             "raseed_gateway_dropped",
-            "messages given up by the quota of their class",
+            "values given up by the quota of their class",
             labels=["site", "class"],
         ),
         site,

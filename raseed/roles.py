@@ -94,16 +94,18 @@ def run_headend(options: argparse.Namespace, settings: Settings) -> int:
     """Store what meters say and send commands until told to stop."""
     from meter_gateway import headend
 
-    asyncio.run(
-        headend.run(
-            database_url=settings.need("database_url"),
-            mqtt_url=settings.need("mqtt_url"),
-            name=options.name or settings.headend_name,
-            login=login_of(settings),
-            share_group=settings.mqtt_share_group or SHARE_GROUP,
-            keep=keep_of(settings),
+    with exported(settings) as publish_vitals:
+        asyncio.run(
+            headend.run(
+                database_url=settings.need("database_url"),
+                mqtt_url=settings.need("mqtt_url"),
+                name=options.name or settings.headend_name,
+                login=login_of(settings),
+                share_group=settings.mqtt_share_group or SHARE_GROUP,
+                keep=keep_of(settings),
+                publish_vitals=publish_vitals,
+            )
         )
-    )
     return 0
 
 
@@ -140,13 +142,17 @@ def run_gateway(options: argparse.Namespace, settings: Settings) -> int:
     if not site_file:
         settings.need("mqtt_url")
     # Twice as many answers of meters a second as asyncio's own loop, for one megabyte (docs/bus.md).
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        exported(settings) as publish_vitals,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(
             gateway.run(
                 site_file=Path(site_file or settings.need("site_file")),
                 mqtt_url=settings.mqtt_url,
                 state_dir=settings.state_dir,
                 login=login_of(settings),
+                publish_vitals=publish_vitals,
             )
         )
     return 0

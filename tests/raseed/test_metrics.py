@@ -19,6 +19,7 @@ ALL = (
         {"load": 1},
         1.0,
         {"load": 1},
+        False,
         (BusVitals("b", "rtu", 1.0, {"closed": 1}, 0, {"answered": 1}),),
     ),
     HeadendVitals("h", True, 0, IngestCounts(last_commit_s=1.0), POOL),

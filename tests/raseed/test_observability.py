@@ -23,7 +23,7 @@ def make_gateway(last_answer_s=NOW_S - 3, broker_connected=True):
     bus = BusVitals(
         "rtu-1", "rtu", last_answer_s, {"closed": 3, "open": 1}, 2, {"answered": 40, "no_answer": 3}
     )
-    return GatewayVitals("site-1", broker_connected, {"bill": 5, "load": 7}, 12.5, {"load": 2}, (bus,))
+    return GatewayVitals("site-1", broker_connected, {"bill": 5, "load": 7}, 12.5, {"load": 2}, False, (bus,))
 
 
 @contextmanager
