@@ -1,0 +1,146 @@
+"""An engineer without a network: the pages stand, what is entered waits on the phone and is sent once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, Request, Route, expect
+
+from tests.browsing import PHONE, look_over, visit
+from tests.demo_town import DemoTown
+
+pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
+
+WAITING = "#draft-list > li:not(.empty)"
+
+
+@pytest.fixture
+def phone(browser: Browser, town: DemoTown) -> Iterator[Page]:
+    """An engineer's phone, signed in, with the pages for a day without a network on it."""
+    with visit(browser, town.url, language="en", size=PHONE) as page:
+        page.goto("/")
+        page.locator(".persona-engineer").click()
+        page.wait_for_url("**/field")
+        page.evaluate("navigator.serviceWorker.ready")
+        page.wait_for_function(
+            "async () => (await Promise.all(['/field', '/field/drafts', '/field/drafts/new', '/field/offline']"
+            ".map((path) => caches.match(path)))).every(Boolean)"
+        )
+        yield page
+
+
+def installed_meter(page: Page) -> str:
+    page.goto("/field/sites")
+    page.locator("a.card-link").first.click()
+    link = page.locator(".units a").first.get_attribute("href") or ""
+    return link.rsplit("/", 1)[1]
+
+
+def picture() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (2400, 1200), "teal").save(out, "JPEG")
+    return out.getvalue()
+
+
+def test_what_is_entered_without_a_network_is_sent_once(phone: Page) -> None:
+    drn = installed_meter(phone)
+    phone.goto(f"/field/meters/{drn}/photos")
+    photos = phone.locator(".photos img").count()
+    sent: list[Request] = []
+    phone.on(
+        "request",
+        lambda request: (
+            sent.append(request)
+            if request.method == "POST" and request.url.endswith("/field/drafts")
+            else None
+        ),
+    )
+    phone.goto(f"/field/meters/{drn}/checklist")
+    phone.wait_for_function(f"() => caches.match('/field/meters/{drn}/checklist').then(Boolean)")
+    phone.context.set_offline(True)
+
+    phone.goto("/field/drafts/new")
+    expect(phone.locator("#phone-offline")).to_be_visible()
+    look_over(phone)
+    phone.fill("#e-drn", drn)
+    phone.fill("#e-note", "Terminals tightened, 2.5 Nm")
+    phone.locator("section[aria-labelledby=d-entry] button").click()
+    expect(phone.locator("section[aria-labelledby=d-entry] .draft-answer")).to_contain_text(
+        "Kept on this phone"
+    )
+    phone.fill("#p-drn", drn)
+    phone.set_input_files("#p-photo", {"name": "plate.jpg", "mimeType": "image/jpeg", "buffer": picture()})
+    phone.locator("section[aria-labelledby=d-photo] button").click()
+    expect(phone.locator("#phone-count")).to_have_text("2")
+    phone.goto(f"/field/meters/{drn}/checklist")  # as it was last, from the phone
+    expect(phone.locator("#item-test_token")).to_be_visible()
+    phone.goto("/field/meters/00000000000/photos")  # never opened: says so
+    expect(phone.locator("h1")).to_have_text("This page is not on the phone")
+    phone.goto("/field/drafts")
+    expect(phone.locator(WAITING)).to_have_count(2)
+    expect(phone.locator("#draft-list")).to_contain_text("2.5 Nm")
+    look_over(phone)
+    assert sent == []
+
+    # The first answer is lost on its way back: the phone does not know that its draft was taken.
+    lost: list[Route] = []
+
+    def lose_the_first_answer(route: Route) -> None:
+        if route.request.method != "POST" or lost:
+            route.continue_()
+            return
+        lost.append(route)
+        assert route.fetch().ok
+        route.abort()
+
+    phone.route("**/field/drafts", lose_the_first_answer)
+    phone.context.set_offline(False)
+    expect(phone.locator("#draft-said")).to_contain_text("stays on this phone")
+    assert len(lost) == 1
+    expect(phone.locator(WAITING)).to_have_count(2)
+    phone.locator("#draft-send").click()
+    expect(phone.locator("#draft-said")).to_contain_text("Sent.")
+    expect(phone.locator(WAITING)).to_have_count(0)
+    assert len(sent) == 3
+    phone.goto("/field/drafts")
+    phone.goto(f"/field/meters/{drn}/photos")
+    expect(phone.locator(".photos img")).to_have_count(photos + 1)
+    look_over(phone)
+    phone.goto(f"/field/meters/{drn}")
+    phone.goto(f"/field/meters/{drn}/checklist")
+    expect(phone.locator("#item-wiring")).to_contain_text("2.5 Nm")
+    assert len(sent) == 3, "nothing is sent again by itself"
+
+
+def test_a_conflict_is_told_in_plain_words_and_another_person_sees_nothing(
+    phone: Page, browser: Browser, town: DemoTown
+) -> None:
+    drn = installed_meter(phone)
+    phone.context.set_offline(True)
+    phone.goto("/field/drafts/new")
+    phone.fill("#i-drn", drn)  # it hangs somewhere already
+    phone.select_option("#i-point", index=1)
+    phone.locator("section[aria-labelledby=d-install] button").click()
+    expect(phone.locator("#phone-count")).to_have_text("1")
+    phone.context.set_offline(False)
+    phone.goto("/field/drafts")
+    expect(phone.locator("#draft-list .draft-words")).to_have_text(
+        "The meter or the place was taken meanwhile. Look again."
+    )
+    look_over(phone)
+
+    phone.locator("form[action='/sign-out'] button").click()
+    expect(phone.locator("#leave")).to_be_visible()
+    look_over(phone)
+    phone.locator("#leave-stay").click()
+    expect(phone.locator(WAITING)).to_have_count(1)
+    phone.locator("form[action='/sign-out'] button").click()
+    phone.locator("#leave-anyway").click()
+    phone.wait_for_url(lambda address: "/field" not in address)
+    left = phone.evaluate(
+        "async () => [(await caches.keys()).filter((name) => name.includes('pages')), (await indexedDB.databases()).length]"
+    )
+    assert left == [[], 0], "pages and drafts of who signed out are gone from the phone"
