@@ -44,6 +44,7 @@ class BusTransport(asyncio.Protocol):
         self.tap: Callable[[bool, bytes], None] | None = None  # told (is_sent, bytes): somebody looks on
         self._address = address
         self._is_rtu = address.is_rtu
+        self._timeout_s = address.timeout_s
         self._framer = (FramerRTU if address.is_rtu else FramerSocket)(DecodePDU(is_server=False))
         self._loop = asyncio.get_running_loop()
         self._line: asyncio.WriteTransport | SerialLine | None = None
@@ -69,10 +70,10 @@ class BusTransport(asyncio.Protocol):
             self._line.close()
         self._end()
 
-    async def ask(self, unit: int, pdu: bytes) -> bytes:
-        """Send one request PDU and return the PDU of its answer, which may be an exception's.
+    def ask(self, unit: int, pdu: bytes) -> asyncio.Future[bytes]:
+        """Send one request PDU; await the PDU of its answer, which may be an exception's.
 
-        Raises Lost, Silent.
+        Raises Lost at once; the answer may be Lost or Silent.
         """
         line = self._line
         if line is None or not self.is_open:
@@ -83,17 +84,14 @@ class BusTransport(asyncio.Protocol):
         self._waiter = waiter
         if self._is_rtu:
             self._discard()
-        self._deadline = time.monotonic() + self._address.timeout_s
+        self._deadline = time.monotonic() + self._timeout_s
         if self._timer is None:
-            self._timer = self._loop.call_later(self._address.timeout_s, self._look)
+            self._timer = self._loop.call_later(self._timeout_s, self._look)
         frame = self._framer.encode(pdu, unit, number)
         if self.tap is not None:
             self.tap(True, frame)
         line.write(frame)
-        try:
-            return await waiter
-        finally:
-            self._waiter = None
+        return waiter
 
     def _discard(self) -> None:
         """What came before the question answers another."""
@@ -105,12 +103,12 @@ class BusTransport(asyncio.Protocol):
         """One timer serves many questions: setting one for each costs more than the question."""
         self._timer = None
         waiter = self._waiter
-        if waiter is None:
+        if waiter is None or waiter.done():
             return
         left_s = self._deadline - time.monotonic()
         if left_s > 0:
             self._timer = self._loop.call_later(left_s, self._look)
-        elif not waiter.done():
+        else:
             waiter.set_exception(Silent())
 
     # -- what asyncio, or the serial line, tells us
@@ -168,7 +166,7 @@ class BusTransport(asyncio.Protocol):
 
     def _hunt(self, data: bytes) -> None:
         """Find the answer on an RTU line: its unit, its function, its length and a right checksum, after any noise."""
-        if self._waiter is None:
+        if self._waiter is None or self._waiter.done():
             return
         data = self._buffer = (self._buffer + data)[-_MAX_RTU:]
         start = data.find(self._unit)
