@@ -80,14 +80,16 @@ async def mark_born(
     session: int,
     config_version: int,
     born_at: datetime,
+    backlog: int = 0,
 ) -> bool:
     """Note an edge's birth; False when it is the late birth of an older session."""
     cursor = await conn.execute(
         "INSERT INTO meter_gateway.edge AS e (edge, kind, boot, session, config_version, online, born_at,"
-        " last_seen_at) VALUES (%(edge)s, %(kind)s, %(boot)s, %(session)s, %(version)s, true, %(at)s, %(at)s)"
+        " last_seen_at, backlog)"
+        " VALUES (%(edge)s, %(kind)s, %(boot)s, %(session)s, %(version)s, true, %(at)s, %(at)s, %(backlog)s)"
         " ON CONFLICT (edge) DO UPDATE SET kind = EXCLUDED.kind, boot = EXCLUDED.boot, session = EXCLUDED.session,"
         " config_version = EXCLUDED.config_version, online = true, born_at = EXCLUDED.born_at,"
-        " last_seen_at = EXCLUDED.last_seen_at"
+        " last_seen_at = EXCLUDED.last_seen_at, backlog = EXCLUDED.backlog"
         " WHERE (e.boot, e.session) <= (EXCLUDED.boot, EXCLUDED.session)",
         {
             "edge": edge,
@@ -96,6 +98,7 @@ async def mark_born(
             "session": session,
             "version": config_version,
             "at": born_at,
+            "backlog": backlog,
         },
     )
     return cursor.rowcount == 1
