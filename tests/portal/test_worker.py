@@ -155,8 +155,7 @@ async def test_a_database_that_throws_it_out_gets_it_back(pool, database_url, ho
 
 _ROLE = """
 import asyncio, sys
-from portal import message_store, worker
-from portal.vitals import RoundCounts
+from portal import worker
 asyncio.run(worker.run(database_url=sys.argv[1], vault_file=sys.argv[2], secret_key="k" * 32,
     provider_url="http://127.0.0.1:9", provider_secret="s", public_url="http://us", outage_debounce_s=60.0))
 """
