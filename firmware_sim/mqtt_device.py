@@ -338,6 +338,7 @@ class MqttMeter:
             session=self._session,
             sent=self._device.state.clock_ms(self._device.clock()),
             meters=[BornMeter(self._drn, PROFILE)],
+            backlog=len(self._outbox),
         )
         self._connection.publish(topics.up_topic(self._drn, Birth), topics.encode(birth))
 
