@@ -306,3 +306,14 @@ def check_can_vend(identity: StsIdentity, now: datetime) -> None:
         raise InvalidVend("meter_cannot_take_tokens", str(error)) from None
     if key_expired(tid, meter.ken):
         raise InvalidVend("meter_key_expired", "this meter's key has expired: it must be changed first")
+
+
+async def find_usual_group(conn: psycopg.AsyncConnection, commodity: str) -> tuple[str, str] | None:
+    """Return supply group code and tariff index that most meters of a commodity have; None where there are none."""
+    cursor = await conn.execute(
+        "SELECT i.sgc, i.ti FROM billing.sts_identity i JOIN meter_gateway.v_meter m ON m.meter_id = i.meter_id"
+        " WHERE m.commodity = %s GROUP BY i.sgc, i.ti ORDER BY count(*) DESC, i.sgc, i.ti LIMIT 1",
+        (commodity,),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else (str(row[0]), str(row[1]))

@@ -40,7 +40,7 @@ ITEM_WORDS: Final = {
 MARK_WORDS: Final = {
     "done": msg("Done"),
     "failed": msg("Not in order"),
-    "open": msg("Open"),
+    "open": msg("Still open"),
     "skipped": msg("Left out"),
     "not_needed": msg("Not needed"),
 }
