@@ -8,7 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raseed import gateway_tool, history_tool, keys_tool, money_tool, profile_tool, roles, scenario_tool, token_tool
+from raseed import (
+    field_tool,
+    gateway_tool,
+    history_tool,
+    keys_tool,
+    money_tool,
+    profile_tool,
+    roles,
+    scenario_tool,
+    token_tool,
+)
 from raseed.log_lines import set_up_logs
 from raseed.settings import SettingMissing, Settings, read_settings
 
@@ -64,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     keys_tool.add_commands(commands)
     money_tool.add_commands(commands)
     profile_tool.add_commands(commands)
+    field_tool.add_commands(commands)
     history_tool.add_commands(commands)
     return parser
 
