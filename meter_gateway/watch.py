@@ -14,6 +14,8 @@ from meter_gateway.topics import Event, Reading, Record
 REPORT_MS: Final = 30_000
 # The meter keeps this many of its last tokens.
 TOKEN_LOG: Final = 8
+# What the contract carries (topics.SignedValue); words turned round make larger ones, and those are no values.
+LARGEST_VALUE: Final = 2**62
 # A load that moved by a quarter is a change worth telling; smaller ones wait for their turn.
 LOAD_STEP: Final = 4
 # A meter's clock that is off by more than the first is told, and told to be right again below the second
@@ -44,7 +46,7 @@ class Memory:
 def number(values: Mapping[str, Value], name: str) -> int | None:
     """Return a numeric value, None where the meter has none."""
     value = values.get(name)
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and abs(value) <= LARGEST_VALUE else None
 
 
 def is_doubtful(memory: Memory, values: Mapping[str, Value]) -> bool:

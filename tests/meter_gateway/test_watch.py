@@ -158,3 +158,11 @@ def test_what_flows_back_is_told_when_it_moves_and_with_the_other_readings():
     assert records[-1].value == 7
     memory, records = look(memory, T0 + 2 * REPORT_MS, reverse=7)
     assert "reverse" not in channels(records)
+
+
+def test_a_value_that_no_message_can_carry_is_no_value():
+    """Words turned round make such a counter; a record of it would stop the gateway that reads it back."""
+    _, records = look(replace(seen(), reported_ms=0), T0, counter=2**62 + 1, credit=-(2**62) - 1)
+    told = {record.channel for record in records if isinstance(record, Reading)}
+    assert told >= {"load", "relay"}
+    assert not told & {"counter", "credit"}
