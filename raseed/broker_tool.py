@@ -58,9 +58,15 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _acl(options: argparse.Namespace, settings: Settings) -> int:
+    import psycopg
+
     from meter_gateway.broker_acl import make_acl
 
-    edges = asyncio.run(_list_edges(settings.need("database_url")))
+    try:
+        edges = asyncio.run(_list_edges(settings.need("database_url")))
+    except psycopg.OperationalError as error:
+        print(f"raseed gateway acl: the database is away: {str(error).strip()}", file=sys.stderr)
+        return 1
     text = make_acl(edges, options.headend or [settings.headend_name])
     if options.output is None:
         print(text, end="")
@@ -112,7 +118,7 @@ def _certificate(options: argparse.Namespace, _settings: Settings) -> int:
     elif len(options.name) > 1:
         raise ValueError("one name, one certificate: ask for each by itself")
     else:
-        request = options.request.read_bytes() if options.request else None
+        request = _read_request(options.request) if options.request else None
         issued = authority.issue_client(name, now, days=days, request=request)
     options.output.mkdir(parents=True, exist_ok=True)
     if issued.key:
@@ -122,6 +128,13 @@ def _certificate(options: argparse.Namespace, _settings: Settings) -> int:
     _save_issued(options.authority, rows)
     print(f"{options.output / name}.crt" + (f" and {options.output / name}.key" if issued.key else ""))
     return 0
+
+
+def _read_request(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"the request cannot be read: {error}") from None
 
 
 def _revoke(options: argparse.Namespace, _settings: Settings) -> int:
