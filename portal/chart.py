@@ -12,6 +12,7 @@ END = 388  # room for the half of the last label
 TOP = 12
 BASE = 188
 MOST_LINES = 4
+MARK = 7  # a triangle that a bar of a week can still carry
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,9 @@ class Bar:
     value: int | None
     is_partial: bool = False
     href: str = ""
+    is_estimated: bool = False
+    suspect_count: int = 0
+    note: str = ""  # the same marks in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class DrawnBar:
     height: float
     label_x: float
     is_labelled: bool
+    mark: str = ""  # the path of a small triangle over a bar that left suspect readings out
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,12 @@ def nice_step(most: int) -> int:
         power *= 10
 
 
+def _mark(middle: float, top: float) -> str:
+    """Return the path of a triangle whose tip stands over the middle of a bar, inside the drawing."""
+    tip = max(TOP + MARK, top - 3)
+    return f"M{middle:.2f} {tip:.2f}l-{MARK / 2:g} -{MARK:g}h{MARK:g}z"
+
+
 def draw(bars: Sequence[Bar], *, label_every: int) -> Chart:
     """Place the bars; every `label_every`-th from the last one keeps its label."""
     most = max((bar.value for bar in bars if bar.value is not None), default=0)
@@ -81,6 +92,7 @@ def draw(bars: Sequence[Bar], *, label_every: int) -> Chart:
                 height=round(height, 2),
                 label_x=round(START + (place + 0.5) * slot, 2),
                 is_labelled=(len(bars) - 1 - place) % label_every == 0,
+                mark=_mark(START + (place + 0.5) * slot, BASE - height) if bar.suspect_count else "",
             )
         )
     lines = tuple(

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Literal
 
 from portal.formats import MUSCAT
 
-View = Literal["months", "days", "day"]
+View = Literal["months", "year", "days", "day", "hours"]
 MONTHS_SHOWN = 13  # a whole year and the same month of the year before
+WEEKS_SHOWN = 53
 DAYS_SHOWN = 60
+HOURS_SHOWN = 6  # cut into quarters, as many bars as a day has hours
+QUARTER = timedelta(minutes=15)
 # Between two readings further apart than this a bound is not interpolated: the shape in between is unknown.
-LONGEST_BRIDGE = {"months": timedelta(days=4), "days": timedelta(hours=30), "day": timedelta(hours=3)}
+LONGEST_BRIDGE: dict[View, timedelta] = {
+    "months": timedelta(days=4),
+    "year": timedelta(days=4),
+    "days": timedelta(hours=30),
+    "day": timedelta(hours=3),
+    "hours": timedelta(hours=1),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +46,41 @@ class Bucket:
     end: datetime
     used: int | None
     is_partial: bool
+    is_estimated: bool = False  # from values that nobody measured, or shared out between readings outside
+    suspect_count: int = 0  # readings that contradict the others and were left out
 
 
-def bounds_of(view: View, day: date) -> list[datetime]:
-    """Return the bounds of the bars on the clock of Muscat, one more than there are bars; `day` is in the last."""
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What the readings of one counter say together, from `start` to the next span; believed values in Wh or mL."""
+
+    start: datetime
+    first_at: datetime | None
+    first_value: int | None
+    last_at: datetime | None
+    last_value: int | None
+    value_count: int
+    estimated_count: int
+    suspect_count: int
+
+
+def part_of_day(hour: int) -> int:
+    """Return the hour at which the shown part of a day begins: 0, 6, 12 or 18."""
+    return hour // HOURS_SHOWN * HOURS_SHOWN
+
+
+def bounds_of(view: View, day: date, hour: int = 0) -> list[datetime]:
+    """Return the bounds of the bars on the clock of Muscat, one more than there are bars.
+
+    `day` is in the last bar, or is the day that is shown; `hour` is in the shown part of it.
+    """
     midnight = datetime.combine(day, time(), MUSCAT)
+    if view == "hours":
+        first = midnight + timedelta(hours=part_of_day(hour))
+        return [first + count * QUARTER for count in range(4 * HOURS_SHOWN + 1)]
+    if view == "year":
+        sunday = midnight - timedelta(days=midnight.isoweekday() % 7)  # the week of Oman begins on Sunday
+        return [sunday + timedelta(weeks=count) for count in range(1 - WEEKS_SHOWN, 2)]
     if view == "day":
         return [midnight + timedelta(hours=hour) for hour in range(25)]
     if view == "days":
@@ -51,6 +91,48 @@ def bounds_of(view: View, day: date) -> list[datetime]:
         datetime(month // 12, month % 12 + 1, 1, tzinfo=MUSCAT)
         for month in range(last - MONTHS_SHOWN, last + 1)
     ]
+
+
+def reach(view: View) -> timedelta:
+    """Return how far before the first and after the last bound spans are looked for."""
+    # The span that holds the last reading before a bound begins up to a span's length earlier.
+    length = {"months": timedelta(days=31), "day": timedelta(hours=1), "hours": QUARTER}
+    return LONGEST_BRIDGE[view] + length.get(view, timedelta(days=1))
+
+
+def arounds_of(spans: Sequence[Span], bounds: Sequence[datetime]) -> list[Around]:
+    """Return for each bound the readings next to it. `spans` are in order, and a span begins at each bound."""
+    told = [span for span in spans if span.value_count]
+    starts = [span.start for span in told]
+    found = []
+    for at in bounds:
+        place = bisect_left(starts, at)
+        before = told[place - 1] if place else None
+        after = told[place] if place < len(told) else None
+        first_at, first = (after.first_at, after.first_value) if after else (None, None)
+        if first_at == at:
+            found.append(Around(at, at, first, at, first))
+        else:
+            last_at, last = (before.last_at, before.last_value) if before else (None, None)
+            found.append(Around(at, last_at, last, first_at, first))
+    return found
+
+
+def buckets_of(spans: Sequence[Span], bounds: Sequence[datetime], view: View, now: datetime) -> list[Bucket]:
+    """Return the use between each pair of bounds, with what is to be said of its readings."""
+    found = []
+    for bucket in buckets(arounds_of(spans, bounds), view, now):
+        inside = [span for span in spans if bucket.start <= span.start < bucket.end]
+        is_guessed = not any(span.value_count for span in inside)
+        found.append(
+            replace(
+                bucket,
+                is_estimated=bucket.used is not None
+                and (is_guessed or any(span.estimated_count for span in inside)),
+                suspect_count=sum(span.suspect_count for span in inside),
+            )
+        )
+    return found
 
 
 def counter_at(around: Around, longest_bridge: timedelta) -> int | None:

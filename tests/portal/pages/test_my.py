@@ -84,7 +84,9 @@ async def test_the_tile_says_what_is_wrong(database_url, pool, columns, words) -
         assert words in bare((await visitor.get("/my")).text)
 
 
-@pytest.mark.parametrize(("view", "bars"), [("day", 24), ("days", 60), ("months", 13)])
+@pytest.mark.parametrize(
+    ("view", "bars"), [("hours", 24), ("day", 24), ("days", 60), ("year", 53), ("months", 13)]
+)
 @pytest.mark.parametrize("language", ["ar", "en"])
 async def test_consumption_is_drawn_and_written_as_a_table(database_url, pool, view, bars, language) -> None:
     house = await house_in(pool)
@@ -93,9 +95,8 @@ async def test_consumption_is_drawn_and_written_as_a_table(database_url, pool, v
         await visitor.be_subscriber(house.customer_id)
         yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
         text = (await visitor.get(f"/my/meters/{house.drn}?view={view}&day={yesterday}")).text
-        shown = 60 if view == "days" else bars
-        assert text.count("<title>") == 1 + shown
-        assert text.count("<tr><td data-label") == shown
+        assert text.count("<title>") == 1 + bars
+        assert text.count("<tr><td data-label") == bars
         if view == "days":
             assert "gap-fill" in text, "days before the first reading are gaps, not zeros"
             assert "10.0\u00a0" in text
@@ -104,7 +105,10 @@ async def test_consumption_is_drawn_and_written_as_a_table(database_url, pool, v
 @pytest.mark.parametrize(
     ("query", "status"),
     [
-        ("view=year", 422),
+        ("view=century", 422),
+        ("view=hours&hour=24", 422),
+        ("view=hours&day=2020-01-01&hour=0", 200),
+        ("view=year&day=2020-01-01", 200),
         ("view=day&day=yesterday", 422),
         ("view=day&day=9999-12-31", 200),
         ("view=months&day=0001-01-01", 200),
