@@ -22,9 +22,18 @@ CSRF_HEADER = "x-csrf-token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _SUBSCRIBER = frozenset({"my.view", "my.buy", "my.token", "my.ticket"})
-_ENGINEER = frozenset({"field.view", "field.install", "field.command", "field.token"})
+_ENGINEER = frozenset(
+    {"field.view", "field.install", "field.command", "field.token", "readings.view", "readings.decide"}
+)
 _AGENT = frozenset({"desk.view", "desk.ticket", "desk.outage", "desk.command"})
-_SUPERVISOR = _AGENT | {"desk.restore", "desk.report", "desk.engineering", "field.view"}
+_SUPERVISOR = _AGENT | {
+    "desk.restore",
+    "desk.report",
+    "desk.engineering",
+    "field.view",
+    "readings.view",
+    "readings.decide",
+}
 PERMISSIONS: dict[str, frozenset[str]] = {
     "subscriber": _SUBSCRIBER,
     "engineer": _ENGINEER,

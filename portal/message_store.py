@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message; `kind` is one_time_code, token, payment, ticket or outage."""
+    """One message; `kind` is one_time_code, token, payment, ticket, outage or leak."""
 
     id: int
     idempotency_key: str

@@ -65,6 +65,16 @@ _TITLES: Final[dict[tuple[str, str], tuple[Tone, str, bool]]] = {
     ("meter", "3.12.0.257"): ("bad", msg("Tamper alarm: the cover was opened"), True),
     ("meter", "raseed.link_down"): ("warn", msg("The meter stopped answering its gateway"), False),
     ("meter", "raseed.link_up"): ("ok", msg("The meter answers its gateway again"), False),
+    ("meter", "raseed.counter_suspect"): (
+        "warn",
+        msg("The counter contradicts itself: it is kept apart"),
+        False,
+    ),
+    ("meter", "raseed.counter_believed"): ("ok", msg("The counter is believed again"), False),
+    ("meter", "raseed.counter_rebased"): ("info", msg("The counter is believed from a new beginning"), False),
+    ("meter", "raseed.clock_drift"): ("warn", msg("The meter's clock is wrong"), False),
+    ("meter", "raseed.leak"): ("warn", msg("Water never stops: there may be a leak"), True),
+    ("meter", "3.26.93.219"): ("warn", msg("Energy or water flows back"), False),
     ("meter", "raseed.unknown_meter"): ("bad", msg("Another meter answers at this address"), False),
     ("outage", "out"): ("bad", msg("Supply interruption in the area"), True),
     ("outage", "restored"): ("ok", msg("Supply is back after the interruption"), True),
@@ -81,9 +91,18 @@ _TITLES: Final[dict[tuple[str, str], tuple[Tone, str, bool]]] = {
     ("message", "token"): ("info", msg("SMS: token"), True),
     ("message", "payment"): ("info", msg("SMS: payment"), True),
     ("message", "ticket"): ("info", msg("SMS: request"), True),
+    ("message", "leak"): ("info", msg("SMS: water that never stops"), True),
     ("message", "outage"): ("info", msg("SMS: supply interruption"), True),
     ("reveal", "shown"): ("warn", msg("Token shown to staff"), False),
     ("installation", "installed"): ("info", msg("Meter installed"), True),
+}
+
+# What the same event says when it ends.
+_OVER: Final[dict[str, str]] = {
+    "3.12.0.257": msg("The tamper alarm was cleared"),
+    "raseed.clock_drift": msg("The meter's clock is right again"),
+    "raseed.leak": msg("The water stopped: the leak alarm is over"),
+    "3.26.93.219": msg("Nothing flows back any more"),
 }
 
 _COMMANDS: Final = {
@@ -200,6 +219,8 @@ def _heading(row: TimelineRow, language: Language) -> tuple[Tone, str]:
         result = str(row.detail.get("result", ""))
         good = result == "ACCEPT" or result.endswith("_KCT")
         return ("ok" if good else "warn"), language._(TOKEN_RESULTS.get(result, _TOKEN_REFUSED))
+    if row.source == "meter" and row.kind in _OVER and row.detail.get("active") is False:
+        return "ok", language._(_OVER[row.kind])
     known = _TITLES.get((row.source, row.kind))
     if known is None:
         return "quiet", f"{row.source} {row.kind}"

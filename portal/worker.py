@@ -20,7 +20,9 @@ from billing.provider_link import ProviderLink
 from billing.states import VendState
 from meter_gateway.vitals import PublishVitals, pool_vitals
 from portal import jobs
+from portal.i18n import load_languages
 from portal.key_sweep import KeySweep
+from portal.leak_notice import LeakNotices
 from portal.open_vault import open_vault
 from portal.outages import watch
 from portal.sell import Pool, deliver_token
@@ -112,6 +114,7 @@ async def work(
     async with httpx.AsyncClient(trust_env=False) as client:
         provider = ProviderLink(client, url=provider_url, secret=provider_secret)
         sweep = Sweep(pool, vault, provider, utc_now)
+        notices = LeakNotices(pool, load_languages(), utc_now)
         tasks = [
             asyncio.create_task(keep_running("jobs", lambda: work_jobs(database_url, pool, vault), counts)),
             # Each part by itself: an SMS does not wait behind a vault that is silent.
@@ -122,6 +125,7 @@ async def work(
                     ("stuck sales", sweep.deliver_stuck),
                     ("silent payments", sweep.ask_about_silent),
                     ("late sales", sweep.open_late_tickets),
+                    ("leak notices", notices.round),
                 )
             ),
             asyncio.create_task(

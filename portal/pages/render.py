@@ -41,6 +41,7 @@ NAVIGATION: tuple[tuple[str, str, str], ...] = (
     ("/desk/tickets", i18n.msg("Tickets"), "desk.view"),
     ("/desk/outages", i18n.msg("Outages"), "desk.outage"),
     ("/field", i18n.msg("Field"), "field.view"),
+    ("/readings", i18n.msg("Readings"), "readings.view"),
 )
 
 
