@@ -37,7 +37,7 @@ ADD_WORDS: Final = {
     "identity_invalid": msg("The key papers do not fit together. Compare each field with the papers."),
     "unit_taken": msg("Our books have another meter at this unit. Take that one down first."),
     "bus_unknown": msg("There is no such bus."),
-    "not_a_meter_of_a_bus": msg("This meter is not one that answers on a bus."),
+    "no_link": msg("This meter is not one that answers on a bus."),
 }
 OTHER: Final = msg("This is not possible at the moment. Look at the meter again.")
 KEY_TYPES: Final = {
@@ -52,9 +52,7 @@ Conn = psycopg.AsyncConnection[Any]
 
 def add_words(reason: str, language: Language) -> str:
     """The sentence for why a meter is not taken into the books."""
-    if reason == "no_link":
-        return language._(ADD_WORDS["not_a_meter_of_a_bus"])
-    if reason in REFUSAL_WORDS:
+    if reason in REFUSAL_WORDS and reason != "no_link":
         return refusal_words(reason, language)
     return language._(ADD_WORDS.get(reason, OTHER))
 

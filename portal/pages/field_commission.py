@@ -7,16 +7,19 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import psycopg
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Form, Path, Request
 from fastapi.responses import Response
 
 from portal import commissioning_store, photo_store
 from portal.access import NotFound, Viewer, require
 from portal.checklist import build_checklist, first_open, may_finish, relay_refusal
+from portal.commission import exercise_relay
 from portal.contact_centre import desk_store
 from portal.contact_centre.desk_store import DeskMeter
 from portal.gather_checklist import NotComplete, finish, gather_facts
 from portal.i18n import msg
+from portal.install import InstallRefused
+from portal.pages.field import STEP_WORDS
 from portal.pages.field_offline import keep_on_phone
 from portal.pages.render import language_of, page, redirect
 from portal.runtime import runtime_of
@@ -24,6 +27,7 @@ from portal.runtime import runtime_of
 router = APIRouter()
 Engineer = Annotated[Viewer, Depends(require("field.view"))]
 Installer = Annotated[Viewer, Depends(require("field.install"))]
+Commander = Annotated[Viewer, Depends(require("field.command"))]
 
 ITEM_WORDS: Final = {
     "identity": msg("Key identity is in the books"),
@@ -40,7 +44,7 @@ ITEM_WORDS: Final = {
 MARK_WORDS: Final = {
     "done": msg("Done"),
     "failed": msg("Not in order"),
-    "open": msg("Still open"),
+    "open": msg("Not done yet"),
     "skipped": msg("Left out"),
     "not_needed": msg("Not needed"),
 }
@@ -77,6 +81,9 @@ SUBJECT_WORDS: Final = {
     "place": msg("The place"),
     "other": msg("Something else"),
 }
+
+# An order of these states may still be answered; the page looks again by itself.
+MOVING: Final = frozenset({"CREATED", "SENT", "ACCEPTED", "WRITTEN"})
 
 Conn = psycopg.AsyncConnection[Any]
 
@@ -129,6 +136,59 @@ WORDS: Final = {
     "method": METHOD_WORDS,
     "subject": SUBJECT_WORDS,
 }
+
+
+@router.get("/field/meters/{drn}/relay")
+async def relay_page(request: Request, drn: str, _viewer: Commander) -> Response:
+    """What opening and closing the relay will do, and the button for the half that is next."""
+    now = datetime.now(UTC)
+    async with runtime_of(request).pool.connection() as conn:
+        meter = await get_meter(conn, drn)
+        facts = await gather_facts(conn, meter, await commissioning_store.find_place(conn, meter.meter_id))
+    begun = facts.open_state is not None and facts.open_state not in ("EXPIRED", "REJECTED")
+    refusal = relay_refusal(facts, now)
+    if begun and refusal == "no_consent":
+        refusal = None  # what was opened is closed again, whatever became of the consent
+    return page(
+        request,
+        "field/relay_page.html",
+        block="relay",
+        meter=meter,
+        facts=facts,
+        refusal=refusal,
+        step="close" if begun else "open",
+        is_over=facts.open_state == "VERIFIED" and facts.close_state == "VERIFIED",
+        is_moving=not MOVING.isdisjoint((facts.open_state, facts.close_state)),
+        state_words=STEP_WORDS,
+        words=WORDS,
+        form_key=secrets.token_urlsafe(12),
+    )
+
+
+@router.post("/field/meters/{drn}/relay")
+async def exercise(
+    request: Request,
+    drn: str,
+    viewer: Commander,
+    step: Annotated[str, Form(pattern="^(open|close)$")],
+    form_key: Annotated[str, Form(min_length=8, max_length=64)],
+) -> Response:
+    """Order one half of the relay's exercise; refused where nobody may touch it, whatever the page showed."""
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            meter = await get_meter(conn, drn)
+            await exercise_relay(
+                conn,
+                meter=meter,
+                step="open" if step == "open" else "close",
+                key=form_key,
+                actor=viewer.actor,
+                now=datetime.now(UTC),
+            )
+    except InstallRefused as refused:
+        words = language_of(request)._(RELAY_WORDS[refused.reason])
+        return redirect(request, f"/field/meters/{drn}/checklist", flash=("error", words))
+    return redirect(request, f"/field/meters/{drn}/relay")
 
 
 @router.post("/field/meters/{drn}/finish")

@@ -34,8 +34,10 @@ def test_a_meter_from_stock_is_installed_and_tested(browser: Browser, town: Demo
         page.locator("input[name=usage_point_id]").first.check()
         page.fill("#note", "ختم 4471، بجوار الباب")
         look_over(page)
+        page.locator("form[action$='/install/preview'] button").click()
+        look_over(page)
         page.locator("form[action$='/install'] button").click()
-        page.wait_for_url(f"**/field/meters/{drn}")
+        page.wait_for_url(f"**/field/meters/{drn}/checklist")
         look_over(page)
 
         page.goto(f"/demo/meters/{drn}")  # the screwdriver's part

@@ -160,7 +160,7 @@ async def test_a_meter_is_installed_and_tested_over_its_link(engineer, town, con
     hung = await engineer.post(
         f"{place}/install", {"usage_point_id": str(town.points["free"]), "note": "seal 7"}
     )
-    assert hung.headers["location"] == place
+    assert hung.headers["location"] == f"{place}/checklist"
     meter = await meter_store.find_meter_by_drn(conn, town.drns["spare"])
     cur = await conn.execute(
         "SELECT usage_point_id, installed_by, note FROM meter_gateway.meter_installation WHERE meter_id = %s",
