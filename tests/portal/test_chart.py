@@ -40,3 +40,16 @@ def test_the_last_bar_keeps_its_label_and_lines_begin_at_zero() -> None:
 def test_a_chart_of_nothing_is_still_a_chart() -> None:
     assert draw([], label_every=1).bars == ()
     assert draw([bar(None), bar(0)], label_every=1).lines[-1] == (TOP, 1)
+
+
+def test_doubt_has_a_mark_over_its_bar_inside_the_drawing() -> None:
+    chart = draw(
+        [bar(1), Bar("l", "t", "x", 100, suspect_count=2), Bar("l", "t", "x", None, suspect_count=1)],
+        label_every=1,
+    )
+    marks = [drawn.mark for drawn in chart.bars]
+    assert marks[0] == ""
+    for drawn in chart.bars[1:]:
+        x, y = drawn.mark[1:].split("l")[0].split()
+        assert TOP <= float(y) <= BASE
+        assert drawn.x < float(x) < drawn.x + drawn.width

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portal.consumption import Around, bounds_of, buckets, counter_at, pace
+from portal.consumption import Around, Span, arounds_of, bounds_of, buckets, buckets_of, counter_at, pace
 from portal.formats import MUSCAT
 
 START = datetime(2026, 11, 20, 20, 0, tzinfo=UTC)  # midnight of the 21st in Muscat
@@ -83,3 +83,49 @@ def test_pace_is_measured_between_what_is_known() -> None:
     assert pace([first, around(START + 14 * DAY)]) == (None, timedelta())
     assert pace([around(START, (START, 500), (START, 500)), last])[0] == 12_500
     assert pace([around(START, None, (START + DAY, 20_000)), last]) == (None, timedelta())
+
+
+def span(at, first, last, **counts) -> Span:
+    told = {"value_count": 2, "estimated_count": 0, "suspect_count": 0, **counts}
+    return Span(at, at + HOUR / 4, first, at + HOUR / 2, last, **told)
+
+
+def test_a_reading_on_a_bound_is_on_both_of_its_sides() -> None:
+    exact = Span(START + HOUR, START + HOUR, 500, START + HOUR, 500, 1, 0, 0)
+    found = arounds_of([span(START, 100, 400), exact], [START, START + HOUR, START + 2 * HOUR])
+    assert found == [
+        around(START, None, (START + HOUR / 4, 100)),
+        around(START + HOUR, (START + HOUR, 500), (START + HOUR, 500)),
+        around(START + 2 * HOUR, (START + HOUR, 500), None),
+    ]
+
+
+def test_a_span_of_nothing_but_doubt_is_no_neighbour() -> None:
+    doubt = Span(START + HOUR, None, None, None, None, 0, 0, 3)
+    spans = [span(START, 100, 200), doubt, span(START + 2 * HOUR, 300, 400)]
+    bounds = [START + n * HOUR for n in range(4)]
+    assert arounds_of(spans, bounds)[1].after_value == 300
+    found = buckets_of(spans, bounds, "day", START + DAY)
+    assert [one.suspect_count for one in found] == [0, 3, 0]
+    assert found[1].used is not None
+    assert found[1].is_estimated, "shared out between the readings on both sides"
+
+
+def test_estimates_are_told() -> None:
+    spans = [span(START + n * HOUR, 100 * n, 100 * n + 50, estimated_count=n % 2) for n in range(3)]
+    found = buckets_of(spans, [START + n * HOUR for n in range(4)], "day", START + DAY)
+    assert [one.is_estimated for one in found] == [False, True, False]
+    assert found[0].used is None, "nothing is known before the first reading"
+
+
+@pytest.mark.parametrize(("hour", "first"), [(0, 0), (5, 0), (6, 6), (23, 18)])
+def test_six_hours_are_a_quarter_of_the_day(hour, first) -> None:
+    bounds = bounds_of("hours", date(2026, 11, 22), hour)
+    assert (bounds[0].hour, len(bounds), bounds[-1] - bounds[0]) == (first, 25, 6 * HOUR)
+
+
+def test_a_year_is_53_weeks_from_sunday() -> None:
+    bounds = bounds_of("year", date(2026, 11, 25))
+    assert {bound.isoweekday() for bound in bounds} == {7}
+    assert len(bounds) == 54
+    assert bounds[-2].date() == date(2026, 11, 22)

@@ -1,0 +1,106 @@
+"""Bars from the history are those from the readings themselves, and a chart reads few rows of it."""
+
+import random
+from datetime import timedelta
+
+import psycopg
+
+from meter_gateway import keep_history
+from portal import consumption_store, my_store
+from portal.consumption import bounds_of, buckets, buckets_of, reach
+from portal.formats import in_muscat
+from tests.billing.world import make_house, make_tariffs
+from tests.meter_gateway.places import NOW
+
+VIEWS = ["months", "year", "days", "day", "hours"]
+METER = 4_711
+
+
+async def a_year(conn, *, days=400, minutes=60, suspect_every=97):
+    """Readings of 400 days with holes and doubt, and those of a neighbour."""
+    chance, rows, value = random.Random(5), [], 0
+    at = NOW - timedelta(days=days)
+    while at < NOW:
+        value += chance.randrange(300)
+        quality = (
+            "suspect" if len(rows) % suspect_every == 3 else chance.choice(["valid"] * 9 + ["estimated"])
+        )
+        rows.append((METER, at, value + 10**9 * (quality == "suspect"), quality))
+        at += timedelta(minutes=minutes) * (80 if chance.random() < 0.002 else 1)
+    await conn.execute(
+        "SELECT meter_gateway.ensure_reading_partitions(%s::date, %s::date)", (rows[0][1].date(), NOW.date())
+    )
+    async with conn.cursor().copy(
+        "COPY meter_gateway.reading (meter_id, channel, occurred_at, value, quality) FROM STDIN"
+    ) as copy:
+        for meter, when, counter, quality in rows:
+            await copy.write_row((meter, "counter", when, counter, quality))
+            await copy.write_row((meter + 1, "counter", when, counter, quality))
+
+
+async def drawn(conn, view, day=None):
+    bounds = bounds_of(view, day or in_muscat(NOW).date(), 6)
+    spans = await consumption_store.list_spans(
+        conn, METER, view, since=bounds[0] - reach(view), until=bounds[-1] + reach(view)
+    )
+    return bounds, spans
+
+
+async def test_the_history_draws_what_the_readings_would(pool):
+    async with pool.connection() as conn:
+        await a_year(conn)
+    seen = {}
+    for written in (False, True):
+        if written:
+            await keep_history.catch_up(pool, NOW)
+        async with pool.connection() as conn:
+            for view in VIEWS:
+                bounds, spans = await drawn(conn, view)
+                found = buckets_of(spans, bounds, view, NOW)
+                plain = buckets(await my_store.list_counters_around(conn, METER, bounds), view, NOW)
+                assert [one.used for one in found] == [one.used for one in plain], view
+                assert seen.setdefault(view, found) == found, "whether it is written yet or not"
+                assert len(spans) <= 2 * len(bounds) + 7 * 53
+    assert sum(one.suspect_count for one in seen["year"]) > 50
+    assert any(one.used is None for one in seen["days"])
+    assert any(one.is_estimated for one in seen["days"])
+    assert not all(one.is_estimated for one in seen["day"])
+
+
+async def test_a_year_is_drawn_without_a_look_at_all_its_readings(pool, database_url):
+    async with pool.connection() as conn:
+        await a_year(conn)
+    await keep_history.catch_up(pool, NOW)
+    async with await psycopg.AsyncConnection.connect(database_url) as conn:
+        await conn.execute("ANALYZE")
+        cursor = psycopg.AsyncClientCursor(conn)
+        for view in ("months", "year", "days"):
+            bounds = bounds_of(view, in_muscat(NOW).date())
+            await cursor.execute(
+                "EXPLAIN (ANALYZE, FORMAT JSON) " + consumption_store.query_of(view).as_string(conn),
+                (METER, bounds[0] - reach(view), bounds[-1] + reach(view)),
+            )
+            read = list(rows_read((await cursor.fetchone())[0][0]["Plan"]))
+            assert sum(rows for name, rows in read if name.startswith("history")) > 10
+            of_readings = sum(rows for name, rows in read if not name.startswith("history"))
+            assert of_readings < 200, f"of 19,000 readings: {read}"
+
+
+def rows_read(node):
+    """(table, rows) of each scan of a plan, those that a filter threw away too."""
+    if "Relation Name" in node:
+        rows = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        yield node["Relation Name"], rows * node["Actual Loops"]
+    for part in node.get("Plans", []):
+        yield from rows_read(part)
+
+
+async def test_a_meter_without_readings_has_gaps(conn):
+    await make_tariffs(conn)
+    house = await make_house(conn)
+    bounds = bounds_of("year", in_muscat(NOW).date())
+    spans = await consumption_store.list_spans(
+        conn, house.meter_id, "year", since=bounds[0], until=bounds[-1]
+    )
+    assert spans == []
+    assert {one.used for one in buckets_of(spans, bounds, "year", NOW)} == {None}
