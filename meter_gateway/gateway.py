@@ -13,7 +13,7 @@ from meter_gateway.broker_login import BrokerLogin
 from meter_gateway.bus_worker import BusWorker
 from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, MqttLink
 from meter_gateway.outbox import HISTORICAL_MS, MessageKey, OutboxWindow, Pace
-from meter_gateway.outbox_file import OutboxFull
+from meter_gateway.outbox_file import OutboxBroken, OutboxFull
 from meter_gateway.outbox_queue import StoredMessage
 from meter_gateway.outbox_store import OutboxStore
 from meter_gateway.site_settings import SiteSettings, read_site_settings
@@ -232,6 +232,9 @@ class Gateway:
     async def _send(self) -> None:
         kept_house_at = -HOUSEKEEPING_S
         while True:
+            if self._store.is_broken:
+                # Whoever runs us starts us again, and the start sets the file aside.
+                raise OutboxBroken("the outbox can no longer be trusted: its disk or its file is broken")
             if self._link.connected:
                 self._send_due()
             if time.monotonic() - kept_house_at > HOUSEKEEPING_S:

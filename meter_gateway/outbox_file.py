@@ -22,6 +22,10 @@ class OutboxFull(Exception):
     """The disk takes nothing more, not even what must never be given up; the text says what to do."""
 
 
+class OutboxBroken(Exception):
+    """The file broke while it was in use."""
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenFile:
     """A file that SQLite could not trust: where it was put, and why."""
@@ -102,29 +106,40 @@ class Reserve:
 
     def __init__(self, path: Path, size: int = RESERVE_BYTES) -> None:
         self._path = path
-        self.size = size
+        self._most = size
+        self.size = size  # of a small disk, less
+
+    def free_bytes(self) -> int:
+        """Return what the disk still has for this user."""
+        try:
+            disk = os.statvfs(self._path.parent)
+        except OSError:
+            return 0
+        return disk.f_bavail * disk.f_frsize
 
     @property
     def is_there(self) -> bool:
         """Whether it holds its room."""
         try:
-            return self._path.stat().st_size >= self.size
+            return self._path.stat().st_size > 0
         except OSError:
             return False
 
     def take(self) -> bool:
-        """Hold the room, unless the disk would be full then; returns whether it is held."""
+        """Hold the room, a quarter of a small disk's; returns whether it is held. Too little is not worth it."""
         if self.is_there:
+            self.size = self._path.stat().st_size
             return True
+        size = min(self._most, self.free_bytes() // 4)
+        if size < self._most // 8:
+            return False
         try:
-            disk = os.statvfs(self._path.parent)
-            if disk.f_bavail * disk.f_frsize < 2 * self.size:
-                return False
             with self._path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, self.size)
+                os.posix_fallocate(file.fileno(), 0, size)
         except OSError:
             self._path.unlink(missing_ok=True)
             return False
+        self.size = size
         return True
 
     def give(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from meter_gateway.outbox import MessageKey, Quota
-from meter_gateway.outbox_file import BrokenFile, OutboxFull, Reserve, is_full, open_outbox
+from meter_gateway.outbox_file import BrokenFile, OutboxFull, Reserve, is_broken, is_full, open_outbox
 from meter_gateway.outbox_queue import TRIM_SLICE, OutboxQueue, StoredMessage
 from meter_gateway.topics import OUTBOX_LOST, Command, Config, Event, Progress, Record
 from meter_gateway.watch import Memory
@@ -22,6 +22,8 @@ from meter_gateway.watch import Memory
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# SQLite's own limit.
+_MOST_PAGES: Final = 1_073_741_823
 # Answers are kept for repeats this long after they were given.
 KEEP_SETTLED_MS: Final = 40 * 86_400_000
 
@@ -82,15 +84,19 @@ class OutboxStore:
         process owns the file; a broken file is set aside.
         """
         self._db, broken = open_outbox(path)
+        self.is_broken = False  # found while it runs: a start anew sets the file aside
         self._reserve = reserve or Reserve(path.with_suffix(".reserve"))
         self._max_bytes = max_bytes
-        self._limit(0)
+        self._page = self._number("page_size")
+        self._cap()
         self._db.executescript(_SCHEMA)
         self.queue = OutboxQueue(self._db, quota or Quota())
         known = self._meta("boot")
         self.boot = self.queue.boot = first_boot if known is None else int(known) + 1
+        if not self._reserve.take():
+            # The disk was full before we came: what is left is shared with the log.
+            self._cap(self._reserve.free_bytes() // 2)
         self._write(lambda: self._begin(broken))
-        self._reserve.take()
 
     def _begin(self, broken: BrokenFile | None) -> None:
         self._set_meta("boot", str(self.boot))
@@ -108,11 +114,13 @@ class OutboxStore:
         try:
             yield
             self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, sqlite3.DatabaseError) and is_broken(error):
+                self.is_broken = True
             # Its names are free again: a name without a message would look like a loss.
             self.queue.tally = before
             # SQLite undoes the transaction of a full disk itself.
-            with contextlib.suppress(sqlite3.OperationalError):
+            with contextlib.suppress(sqlite3.DatabaseError):
                 self._db.execute("ROLLBACK")
             raise
 
@@ -138,18 +146,31 @@ class OutboxStore:
                 "the disk is full: telemetry is given up so that counters, events and answers have room"
             )
         self.queue.refuses_telemetry = True
+        self._give_up_slice()
+
+    def _give_up_slice(self) -> None:
         with contextlib.suppress(sqlite3.OperationalError), self._transaction():
             self.queue.give_up(TRIM_SLICE)
 
     def _give_reserve(self) -> None:
         if self._reserve.give():
             log.error("the disk is full: the reserve is used up now, make room soon")
-        self._limit(self._reserve.size)
+            # Half of it stays for the log: without that not even a receipt could delete anything.
+            self._cap(self._reserve.size // 2)
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._give_up_slice()
 
-    def _limit(self, extra: int) -> None:
-        if self._max_bytes is not None:
-            page = self._db.execute("PRAGMA page_size").fetchone()[0]
-            self._db.execute(f"PRAGMA max_page_count = {max(1, (self._max_bytes + extra) // page)}")
+    def _cap(self, more_bytes: int | None = None) -> None:
+        """Let the file grow by so many bytes; None: as far as the site file or the disk allows."""
+        if more_bytes is not None:
+            pages = self._number("page_count") + more_bytes // self._page
+        else:
+            pages = _MOST_PAGES if self._max_bytes is None else max(1, self._max_bytes // self._page)
+        self._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def _number(self, pragma: str) -> int:
+        return int(self._db.execute(f"PRAGMA {pragma}").fetchone()[0])
 
     @property
     def is_full(self) -> bool:
@@ -157,19 +178,17 @@ class OutboxStore:
         return self.queue.refuses_telemetry
 
     def breathe(self) -> None:
-        """Take telemetry in again when a full disk has room, and hold the reserve again."""
-        if not self.is_full or not self._reserve.take():
+        """Hold the reserve again, and take telemetry in again, once there is room on the disk or in the file."""
+        pages, free = self._number("page_count"), self._number("freelist_count")
+        if self._max_bytes is not None and self._page * (pages - free) > self._max_bytes * 3 // 4:
             return
-        if self._max_bytes is not None:
-            page, used, free = (
-                self._db.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("page_size", "page_count", "freelist_count")
-            )
-            if page * (used - free) > self._max_bytes * 3 // 4:
-                return
-            self._limit(0)
-        self.queue.refuses_telemetry = False
-        log.info("the disk has room again: telemetry is kept again")
+        if self._reserve.take():
+            self._cap()
+        elif free < pages // 4:
+            return
+        if self.queue.refuses_telemetry:
+            self.queue.refuses_telemetry = False
+            log.info("the disk has room again: telemetry is kept again")
 
     def _meta(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()

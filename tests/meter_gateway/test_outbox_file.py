@@ -1,4 +1,3 @@
-import os
 import sqlite3
 
 import pytest
@@ -15,9 +14,13 @@ def test_the_reserve_holds_room_and_gives_it_back(tmp_path):
     assert not reserve.give()
 
 
-def test_no_reserve_is_taken_from_a_disk_that_would_be_full_then(tmp_path):
-    disk = os.statvfs(tmp_path)
-    reserve = Reserve(tmp_path / "r", size=disk.f_bavail * disk.f_frsize)
+def test_a_small_disk_gives_a_quarter_and_a_full_one_nothing(tmp_path, monkeypatch):
+    reserve = Reserve(tmp_path / "r", size=100_000)
+    monkeypatch.setattr(reserve, "free_bytes", lambda: 80_000)
+    assert reserve.take()
+    assert reserve.size == (tmp_path / "r").stat().st_size == 20_000
+    reserve.give()
+    monkeypatch.setattr(reserve, "free_bytes", lambda: 40_000)
     assert not reserve.take()
     assert not (tmp_path / "r").exists()
 

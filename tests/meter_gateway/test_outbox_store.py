@@ -126,21 +126,27 @@ def counter(step):
     return Reading(DRN, "counter", step, step)
 
 
-class NoReserve(Reserve):
-    """A disk without a reserve of its own: what is tested is the cap on the file."""
+class Paper(Reserve):
+    """A reserve that only remembers whether it is held: what is tested is the cap on the file."""
 
     def __init__(self, tmp_path, size):
         super().__init__(tmp_path / "none", size)
+        self.is_held = True
 
     def take(self):
+        self.is_held = True
         return True
+
+    def give(self):
+        had, self.is_held = self.is_held, False
+        return had
 
 
 def capped(tmp_path, max_kb=100, reserve_kb=40):
     return OutboxStore(
         tmp_path / "capped.sqlite",
         max_bytes=max_kb * 1024,
-        reserve=NoReserve(tmp_path, reserve_kb * 1024),
+        reserve=Paper(tmp_path, reserve_kb * 1024),
     )
 
 
@@ -289,3 +295,19 @@ def test_a_broken_file_is_kept_for_a_person_and_told_to_the_platform(tmp_path, c
         (told,) = drain(store)
         assert told.records[0].code == "raseed.outbox_lost"
         assert told.records[0].detail["kept_as"] == kept.name
+
+
+def test_a_file_that_breaks_while_it_is_used_is_noticed(tmp_path):
+    path = tmp_path / "g.sqlite"
+    with closing(OutboxStore(path)) as store:
+        for step in range(300):
+            store.add([counter(step)], step)
+        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store._db.execute("PRAGMA shrink_memory")
+        body = bytearray(path.read_bytes())
+        body[4096:] = b"rust" * ((len(body) - 4096) // 4)
+        path.write_bytes(body)
+        assert not store.is_broken
+        with pytest.raises(sqlite3.DatabaseError):
+            store.delete_receipted(1, [(1, 300)])
+        assert store.is_broken
