@@ -68,9 +68,10 @@ def words_of(number):
     return [number >> shift & 0xFFFF for shift in (48, 32, 16, 0)]
 
 
-async def test_a_late_answer_through_a_converter_is_nobodys(converter):
-    """It comes 1.5 s after its question, with the length of the counter that is asked next."""
-    link, (device, other) = converter.link(timeout_s=0.4, quiet_s=1.3), converter.devices
+async def test_a_late_answer_through_a_converter_is_nobodys(converter, monkeypatch):
+    """It comes after the question was given up, with the length of the counter that is asked next."""
+    monkeypatch.setattr("firmware_sim.faults.LATE_S", 0.5)
+    link, (device, other) = converter.link(timeout_s=0.3, quiet_s=0.4), converter.devices
     assert await link.read(device.meter.unit, CREDIT) == words_of(device.state.credit)
     device.begin_fault("late", 60)
     with pytest.raises(NoAnswer):
@@ -81,23 +82,24 @@ async def test_a_late_answer_through_a_converter_is_nobodys(converter):
     link.close()
 
 
-async def test_an_answer_later_than_all_patience_is_found_out(converter):
+async def test_an_answer_later_than_all_patience_is_found_out(converter, monkeypatch):
     """A quiet time that is too short: the serial number that is read after a doubt finds the stranger."""
-    link, (device, _) = converter.link(timeout_s=0.8, quiet_s=0.2), converter.devices
+    monkeypatch.setattr("firmware_sim.faults.LATE_S", 0.45)
+    link, (device, _) = converter.link(timeout_s=0.25, quiet_s=0.05), converter.devices
     wire = MeterWire(link, device.meter.unit, PROFILE, device.meter.drn)
     await wire.read(["counter"])
     device.begin_fault("late", 60)
     with pytest.raises(NoAnswer):
         await wire.read(["counter"])
     found = []
-    for _ in range(6):  # every answer is still 1.5 s late, into one of the next questions
+    for _ in range(6):  # every answer is late, into one of the next questions
         try:
             found.append(await wire.read(["credit"]))
         except ModbusError:
             continue
     assert all(values == {"credit": device.state.credit} for values in found)
     device.clear_faults()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(0.5)
     assert await wire.read(["credit"]) == {"credit": device.state.credit}
     link.close()
 
