@@ -66,6 +66,15 @@ class Speaker(Protocol):
         """A message arrived."""
 
 
+def _connects(client: Client, endpoint: Endpoint) -> bool:
+    """Whether the broker could be called; on a thread. An error that left here would keep its frames alive."""
+    try:
+        client.connect(endpoint.host, endpoint.port, KEEPALIVE_S)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 class MqttConnection:
     """From `open` to the end of one session; a new session takes a new object."""
 
@@ -93,21 +102,18 @@ class MqttConnection:
 
     async def open(self, threads: Executor) -> None:
         """Connect; the name look-up and the handshake block, so they run on a thread. Never raises OSError."""
-        endpoint = self._endpoint
-        try:
-            await self._loop.run_in_executor(
-                threads, lambda: self._client.connect(endpoint.host, endpoint.port, KEEPALIVE_S)
-            )
-        except (OSError, ValueError):
+        if not await self._loop.run_in_executor(threads, _connects, self._client, self._endpoint):
             self._end()
 
     def subscribe(self, topic: str) -> None:
         """Hear a topic from now on."""
-        self._client.subscribe(topic, QOS)
+        if not self._ended:
+            self._client.subscribe(topic, QOS)
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Hand a message to the broker; nothing is promised until the platform's receipt."""
-        self._client.publish(topic, payload, QOS)
+        if not self._ended:
+            self._client.publish(topic, payload, QOS)
 
     def tend(self) -> None:
         """Keep-alive; call about once a second."""
@@ -116,7 +122,7 @@ class MqttConnection:
 
     def drop(self) -> None:
         """Break the line without a word, as when the power goes; the broker then publishes the will."""
-        sock = self._client.socket()
+        sock = None if self._ended else self._client.socket()
         if isinstance(sock, socket.socket):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -129,7 +135,19 @@ class MqttConnection:
     def _end(self) -> None:
         if not self._ended:
             self._ended, self.up = True, False
+            self._loop.call_soon(self._let_go)  # paho still stands in the middle of telling us
             self._speaker.disconnected()
+
+    def _let_go(self) -> None:
+        """Cut the ring of client and callbacks, so that its memory is free at once.
+
+        A broker that dies makes ten thousand old clients in a second. The collector of rings looks at old ones
+        only when a quarter more have come: until then they would stay beside their successors.
+        """
+        client = self._client
+        client.on_socket_open = client.on_socket_close = None
+        client.on_socket_register_write = client.on_socket_unregister_write = None
+        client.on_connect = client.on_disconnect = client.on_message = None
 
     def _soon(self, work: Callable[[Any], None], sock: Any) -> None:
         """Bring paho's socket calls to our thread: it makes them on the connecting thread or on ours."""
