@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 
 # Progress is told this often: every report is a message on disk.
 TELL_S: Final = 2.0
-# Polls go first, but a bus that is never idle must not hold a person up for ever.
-STARVED_S: Final = 2.0
+# Polls go first, but a bus that is never idle must not hold a person up for ever: then a task gets slices of this
+# length, and the polls twice as long between them.
+SLICE_S: Final = 0.25
+POLLS_SHARE: Final = 2.0
 
 Tell = Callable[[TaskReport], None]
 
@@ -37,7 +39,7 @@ class TaskRunner:
         self._steps: AsyncIterator[Step] | None = None
         self._seen = Step(0, {})
         self._told_at = -math.inf
-        self._worked_at = 0.0
+        self._worked_at = self._worked_s = 0.0
         self.next_at = math.inf
 
     def submit(self, order: TaskOrder, tell: Tell) -> None:
@@ -49,12 +51,13 @@ class TaskRunner:
         self.next_at = min(self.next_at, time.monotonic())
 
     def is_due(self, now: float, *, is_idle: bool) -> bool:
-        """Whether to work on a task now: when the bus is idle, or when a task has waited long enough."""
-        return self.next_at <= now and (is_idle or now - self._worked_at >= STARVED_S)
+        """Whether to work on a task now: when the bus is idle, or when polls had their share."""
+        return self.next_at <= now and (is_idle or now - self._worked_at >= POLLS_SHARE * self._worked_s)
 
     async def work(self, may_go_on: Callable[[], bool]) -> None:
-        """Do the next steps of the task in front, at least one, while `may_go_on`; the bus's own link is free after."""
+        """Do the next steps of the task in front for a slice, or while `may_go_on`; the bus's own link is free after."""
         order, tell = self._waiting[0]
+        began = time.monotonic()
         try:
             if self._steps is None:
                 self._begin(order, tell)
@@ -67,7 +70,7 @@ class TaskRunner:
                     self._end(tell, self._report(order, "DONE"))
                 elif step.look_s:
                     self.next_at = now + step.look_s
-                elif may_go_on():
+                elif now - began < SLICE_S or may_go_on():
                     continue
                 self._tell_progress(order, tell, now)
                 return
@@ -82,6 +85,7 @@ class TaskRunner:
         finally:
             self._wires.release()
             self._worked_at = time.monotonic()
+            self._worked_s = self._worked_at - began
 
     def _begin(self, order: TaskOrder, tell: Tell) -> None:
         self._seen = Step(0, {})
