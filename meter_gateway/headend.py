@@ -61,6 +61,8 @@ async def run(
         check=AsyncConnectionPool.check_connection,
         open=False,
         name=name,
+        # What pg_stat_activity shows: which of several headends holds a lock, or a connection.
+        kwargs={"application_name": name},
     )
     link = MqttLink(
         mqtt_url,

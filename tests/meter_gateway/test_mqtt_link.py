@@ -155,3 +155,34 @@ async def test_a_batch_waits_a_little_and_ends_at_its_limit(broker):
     await asyncio.sleep(0.3)
     assert [len(await link.next_batch(10, 0.01)) for _ in range(2)] == [10, 2]
     await link.stop()
+
+
+@pytest.mark.parametrize("bound", [{"queue_size": 3}, {"queue_bytes": 30}])
+async def test_the_queue_is_bounded_in_messages_and_in_bytes(broker, monkeypatch, bound):
+    monkeypatch.setattr(mqtt_link, "ROOM_WAIT_S", 0.01)
+    link = MqttLink(broker.url, client_id="small", subscriptions=[], **bound)
+    one_read = [("t/1", b"x" * 10, mid) for mid in range(1, 4)]
+    link._take(one_read)
+    with pytest.raises(ConnectionError):
+        link._take(one_read)
+    assert len(await link.next_batch(2, 0.0)) == 2
+    link._take(one_read)
+    assert [event.mid for event in await link.next_batch(10, 0.0)] == [3, 1, 2, 3]
+
+
+async def test_what_is_sent_in_one_write_arrives_in_its_order(broker):
+    async with Ear(broker) as ear, Ear(broker, "mouth") as mouth:
+        mouth.link.send_all([("t/1", b"%d" % number) for number in range(500)], expiry_s=10)
+        await ear.heard(*[b"%d" % number for number in range(500)])
+        assert {event.qos for event in ear.events if isinstance(event, Incoming)} == {0}
+
+
+async def test_acks_in_one_write_free_the_broker_of_their_messages(broker):
+    async with Ear(broker) as ear:
+        ear.auto_ack = False
+        for number in range(200):
+            ear.link.publish("t/1", b"%d" % number)
+        await ear.heard(*[b"%d" % number for number in range(200)])
+        ear.link.ack_all([event for event in ear.events if isinstance(event, Incoming)][:150])
+    async with Ear(broker) as again:
+        await again.heard(*[b"%d" % number for number in range(150, 200)])
