@@ -20,6 +20,7 @@ from billing.provider_link import ProviderLink
 from billing.states import VendState
 from meter_gateway.vitals import PublishVitals, pool_vitals
 from portal import jobs
+from portal.forget import Forget
 from portal.i18n import load_languages
 from portal.key_sweep import KeySweep
 from portal.leak_notice import LeakNotices
@@ -126,6 +127,7 @@ async def work(
                     ("silent payments", sweep.ask_about_silent),
                     ("late sales", sweep.open_late_tickets),
                     ("leak notices", notices.round),
+                    ("old codes and messages", Forget(pool, utc_now).round),
                 )
             ),
             asyncio.create_task(
