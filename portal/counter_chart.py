@@ -9,12 +9,15 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from portal.chart import BASE, END, HEIGHT, START, TOP, WIDTH, nice_step
+from portal.formats import in_muscat
 from portal.readings_store import Point
 
 Look = Literal["measured", "doubt", "estimated"]
 # Two readings further apart than this share of the drawing are not joined: what lies between is unknown.
 LONGEST_BRIDGE: Final = 0.06
-LABELS: Final = 4
+# Labels stand at whole hours and midnights of the local clock, at the smallest of these steps that leaves room.
+MOST_LABELS: Final = 5
+_HOURS: Final = (1, 3, 6, 12, 24, 48, 96, 168, 336)
 # A counter's axis shows so many parts of its range above and below.
 _MARGIN: Final = 12
 
@@ -95,8 +98,7 @@ def draw_counter(
         for point in points
     )
     axis = tuple((up(value), value) for value in range(low, high + 1, step))
-    slot = (until - since) / LABELS
-    labels = tuple((across(since + slot * place), since + slot * place) for place in range(LABELS + 1))
+    labels = tuple((across(at), at) for at in label_times(since, until))
     counts: dict[Look, int] = {"measured": 0, "doubt": 0, "estimated": 0}
     for mark in marks:
         counts[mark.look] += 1
@@ -108,6 +110,21 @@ def draw_counter(
         shade=(across(found[0]), across(found[1])),
         counts=counts,
     )
+
+
+def label_times(since: datetime, until: datetime) -> list[datetime]:
+    """Return the instants in [since, until] that get a label: at most five, on whole hours of the local clock."""
+    hours = next(
+        (step for step in _HOURS if (until - since) // timedelta(hours=step) < MOST_LABELS), _HOURS[-1]
+    )
+    at = in_muscat(since).replace(hour=0, minute=0, second=0, microsecond=0)
+    while at < since:
+        at += timedelta(hours=hours)
+    found = []
+    while at <= until and len(found) < MOST_LABELS:
+        found.append(at)
+        at += timedelta(hours=hours)
+    return found
 
 
 def _range(points: Sequence[Point]) -> tuple[int, int, int]:

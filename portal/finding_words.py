@@ -90,6 +90,13 @@ CAUSES: Final = {
     "replaced": msg("The meter or its register was replaced"),
     "repaired": msg("The meter was repaired"),
 }
+CHANNEL_WORDS: Final = {
+    "counter": msg("Counter"),
+    "credit": msg("Credit"),
+    "load": msg("Drawn now"),
+    "relay": msg("Switch"),
+    "reverse": msg("Flows back"),
+}
 GAP_CAUSES: Final = {
     "no_supply": msg("the meter had no supply"),
     "link_down": msg("its link is down"),

@@ -16,10 +16,10 @@ from meter_gateway.finding_store import FindingNotFound
 from portal import formats, readings_store
 from portal.access import NotFound, Viewer, require
 from portal.counter_chart import CounterChart, draw_counter
-from portal.finding_words import CAUSES, GAP_CAUSES, OUTCOMES, WORDS
+from portal.finding_words import CAUSES, CHANNEL_WORDS, GAP_CAUSES, OUTCOMES, WORDS
 from portal.i18n import Language, msg
 from portal.pages.render import language_of, page, redirect
-from portal.readings_store import PAGE_SIZE, FindingRow, Point
+from portal.readings_store import PAGE_SIZE, ConflictRow, FindingRow, Point
 from portal.runtime import runtime_of
 
 router = APIRouter()
@@ -104,6 +104,9 @@ async def finding_page(request: Request, finding_id: FindingId, _viewer: Reader)
         restart = await decide_finding.preview_rebase(conn, finding_id) if is_doubt else None
         rebase = await readings_store.find_rebase(conn, finding_id)
     shaded = (finding.from_at, finding.to_at or now)
+    if conflicts:
+        points = _with_conflicts(points, conflicts)
+        shaded = (min(one.occurred_at for one in conflicts), max(one.occurred_at for one in conflicts))
     chart = draw_counter(points, since=since, until=until, found=shaded)
     return page(
         request,
@@ -112,7 +115,10 @@ async def finding_page(request: Request, finding_id: FindingId, _viewer: Reader)
         words=WORDS[finding.kind],
         steps=steps,
         chart=chart,
-        labels=_labels(chart, until - since, language_of(request).code) if chart else [],
+        labels=_labels(chart, language_of(request).code) if chart else [],
+        since=since,
+        until=until,
+        channel_words=CHANNEL_WORDS,
         channel=channel,
         notable=_notable(points),
         conflicts=conflicts,
@@ -136,11 +142,21 @@ def window_of(finding: FindingRow, now: datetime) -> tuple[datetime, datetime]:
     return begin - before, min(now, end + max(before / 3, timedelta(hours=2)))
 
 
-def _labels(chart: CounterChart, span: timedelta, language: str) -> list[tuple[float, str]]:
-    """Days below a long chart, hours below a short one."""
-    if span > timedelta(days=2):
-        return [(x, formats.day_month_text(at, language)) for x, at in chart.labels]
-    return [(x, formats.time_text(at)) for x, at in chart.labels]
+def _with_conflicts(points: list[Point], conflicts: list[ConflictRow]) -> list[Point]:
+    """The readings with the values beside them that nobody chose."""
+    beside = [
+        Point(one.occurred_at, one.kept_value if one.verdict == "accept" else one.value, "suspect")
+        for one in conflicts
+    ]
+    return sorted([*points, *beside], key=lambda one: one.at)
+
+
+def _labels(chart: CounterChart, language: str) -> list[tuple[float, str]]:
+    """Hours, and the day at each midnight."""
+    return [
+        (x, formats.time_text(at) if formats.in_muscat(at).hour else formats.day_month_text(at, language))
+        for x, at in chart.labels
+    ]
 
 
 def _refusal(reason: str, language: Language) -> str:

@@ -1,10 +1,12 @@
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portal.chart import BASE, END, START, TOP
-from portal.counter_chart import draw_counter, look_of
+from portal.counter_chart import draw_counter, label_times, look_of
+from portal.formats import in_muscat
 from portal.readings_store import Point
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -49,6 +51,21 @@ def test_a_long_silence_is_not_bridged_but_an_estimate_is_dashed():
 def test_only_doubt_is_drawn_to_its_own_measure():
     chart = draw((0.1, 10, "suspect"), (0.2, 900, "suspect"))
     assert [mark.beyond for mark in chart.marks] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("hours", "texts"),
+    [
+        (4, ["04", "05", "06", "07", "08"]),
+        (24, ["06", "12", "18", "00", None]),
+        (28, ["06", "12", "18", "00", "06"]),
+        (40, ["12", "00", "12", None]),
+        (24 * 9, ["00", "00", "00", "00", None]),
+    ],
+)
+def test_labels_stand_on_whole_hours_of_the_local_clock(hours, texts):
+    found = [in_muscat(at).strftime("%H") for at in label_times(NOW, NOW + timedelta(hours=hours))]
+    assert found == [text for text in texts if text]
 
 
 def test_looks():
