@@ -39,19 +39,8 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def run(
-    *,
-    database_url: str,
-    mqtt_url: str,
-    name: str,
-    keep: Keep | None = None,
-    login: BrokerLogin | None = None,
-    share_group: str = SHARE_GROUP,
-    publish_vitals: PublishVitals | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT. `name` is the fixed MQTT client id: one running headend each."""
-    stop = stop_on_signals()
-    pool = AsyncConnectionPool(
+def _make_pool(database_url: str, name: str) -> AsyncConnectionPool:
+    return AsyncConnectionPool(
         database_url,
         min_size=1,
         max_size=POOL_SIZE,
@@ -64,6 +53,21 @@ async def run(
         # What pg_stat_activity shows: which of several headends holds a lock, or a connection.
         kwargs={"application_name": name},
     )
+
+
+async def run(
+    *,
+    database_url: str,
+    mqtt_url: str,
+    name: str,
+    keep: Keep | None = None,
+    login: BrokerLogin | None = None,
+    share_group: str = SHARE_GROUP,
+    publish_vitals: PublishVitals | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. `name` is the fixed MQTT client id: one running headend each."""
+    stop = stop_on_signals()
+    pool = _make_pool(database_url, name)
     link = MqttLink(
         mqtt_url,
         client_id=f"raseed-{name}",

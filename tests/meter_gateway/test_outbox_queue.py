@@ -1,0 +1,56 @@
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from meter_gateway.outbox import Quota
+from meter_gateway.outbox_queue import OutboxQueue
+from meter_gateway.topics import Event, Reading, TaskReport
+
+DRN = "06000000011"
+
+
+@pytest.fixture
+def queue():
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        made = OutboxQueue(db, Quota(messages=4, bytes=10**6, age_ms=100))
+        made.boot = 3
+        yield made
+
+
+def load(at):
+    return Reading(DRN, "load", at, 1)
+
+
+def test_names_count_from_one_and_what_waits_is_known_without_asking_the_file(queue):
+    queue.add([Event(DRN, "x", 1), load(1)], 1)
+    queue.add([TaskReport(1, "DONE", 2)], 2)
+    assert queue.list_keys(9) == [(3, 1), (3, 2), (3, 3)]
+    assert queue.counts == {"answer": 0, "event": 2, "billing": 0, "telemetry": 1}
+    queue.delete(3, 1, 2)
+    assert (queue.depth(), queue.list_keys(9)) == (1, [(3, 3)])
+    assert queue.find_message((3, 3)).records == [TaskReport(1, "DONE", 2)]
+    again = OutboxQueue(queue._db, Quota())
+    assert (again.counts, again.tally.bytes) == (queue.counts, queue.tally.bytes)
+
+
+def test_excess_goes_by_number_first_and_then_by_age(queue):
+    for at in (1, 2, 3):
+        queue.add([load(at)], at)
+    assert queue.give_up_excess(50) == 0
+    assert queue.give_up_excess(102) == 1, "older than a hundred"
+    for at in (4, 5, 6, 7):
+        queue.add([load(at)], at)
+    assert queue.depth() == 4
+    assert queue.dropped == 3
+    assert queue.has_dropped()
+    assert queue.tell_dropped(9) == 1
+    assert not queue.has_dropped()
+
+
+def test_another_reading_of_the_future_is_telemetry_until_somebody_bills_by_it(queue):
+    queue.refuses_telemetry = True
+    queue.add([load(1), Reading(DRN, "reverse", 1, 1)], 1)
+    assert queue.counts["billing"] == 1
+    assert queue.counts["telemetry"] == 0
+    assert queue.dropped == 1
