@@ -105,6 +105,35 @@ def test_every_move_of_the_switch_has_words(relay, reason, tone):
     assert (line.tone, bool(line.title)) == (tone, True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "began", "ended", "public"),
+    [
+        ("3.12.0.257", "Tamper alarm: the cover was opened", "The tamper alarm was cleared", True),
+        ("raseed.clock_drift", "The meter's clock is wrong", "The meter's clock is right again", False),
+        (
+            "raseed.leak",
+            "Water never stops: there may be a leak",
+            "The water stopped: the leak alarm is over",
+            True,
+        ),
+        ("3.26.93.219", "Energy or water flows back", "Nothing flows back any more", False),
+    ],
+)
+def test_what_begins_and_ends_says_which(kind, began, ended, public):
+    lines = [said(row("meter", kind, active=active)) for active in (True, False)]
+    assert [line.title for line in lines] == [began, ended]
+    assert lines[1].tone == "ok"
+    assert is_public(row("meter", kind, active=True)) is public
+
+
+@pytest.mark.parametrize(
+    "kind", ["raseed.counter_suspect", "raseed.counter_believed", "raseed.counter_rebased"]
+)
+def test_doubts_about_a_counter_are_ours(kind):
+    assert said(row("meter", kind)).title.startswith("The counter")
+    assert not is_public(row("meter", kind))
+
+
 def test_words_of_strangers_are_text_and_never_markup():
     found = row(
         "ticket", "reply", reference="R26-000001-A", subject="x", text="<b>hi</b>", actor="<i>", public=True
