@@ -55,7 +55,7 @@ class TaskRunner:
         return self.next_at <= now and (is_idle or now - self._worked_at >= POLLS_SHARE * self._worked_s)
 
     async def work(self, may_go_on: Callable[[], bool]) -> None:
-        """Do the next steps of the task in front for a slice, or while `may_go_on`; the bus's own link is free after."""
+        """Do the next steps of the task in front for a slice, or while `may_go_on`; the bus's own link is free then."""
         order, tell = self._waiting[0]
         began = time.monotonic()
         try:

@@ -254,21 +254,18 @@ def _install(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _final(conn: Conn, options: argparse.Namespace, meter_id: int, now: datetime) -> FinalReading:
-    from portal import removal_store, remove_meter
+    from meter_gateway import meter_store
+    from portal import remove_meter
     from portal.install import InstallRefused
     from portal.remove_meter import FinalReading
 
-    hanging = await removal_store.find_hanging(conn, meter_id)
-    if hanging is None:
-        raise InstallRefused("not_installed")
+    commodity = (await meter_store.get_meter(conn, meter_id)).commodity
+    if options.counter is not None and options.credit is not None:
+        return FinalReading(amount(options.counter, commodity), amount(options.credit, commodity), "display")
     own = await remove_meter.read_final(conn, meter_id, now=now)
-    if options.counter is None and options.credit is None and own is not None:
-        return own
-    if options.counter is None or options.credit is None:
+    if own is None or options.counter is not None or options.credit is not None:
         raise InstallRefused("reading_needed")
-    return FinalReading(
-        amount(options.counter, hanging.commodity), amount(options.credit, hanging.commodity), "display"
-    )
+    return own
 
 
 def _replace(options: argparse.Namespace, settings: Settings) -> int:
