@@ -30,6 +30,7 @@ POWER_RESTORED: Final = "3.26.0.216"
 TAMPER: Final = "3.12.0.257"
 TOKEN: Final = "raseed.token"  # noqa: S105 - an event code, no secret
 RELAY: Final = "raseed.relay"
+NO_COMMAND: Final = 0  # an order without an id of its own: a register that was written
 OVERLOAD_WAIT_MS: Final = 60_000  # long enough for a person to switch something off
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -157,7 +158,7 @@ def run_command(
     answer = Answer(
         command, kind, done, result, tid, state.credit, state.relay, state.load, state.clock_ms(now_ms)
     )
-    return remember(state, answer), answer, events
+    return (state if command == NO_COMMAND else remember(state, answer)), answer, events
 
 
 def _close(state: MeterState, kind: str, now_ms: int) -> tuple[MeterState, Events, str]:

@@ -74,7 +74,7 @@ class ModbusBus:
             return ()
         device, layout = found
         faults = device.active_faults()
-        settles = device.clock() - device.booted_ms < SETTLE_MS
+        settles = device.clock() - device.booted_ms < max(SETTLE_MS, layout.profile.settle_s * 1000)
         if "dead" in faults or not device.state.powered or settles:
             return ()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from firmware_sim.faults import COUNTER_SPIKE, PENDING_MS
+from firmware_sim.meter import NO_COMMAND
 from firmware_sim.meter_state import ATTEMPT_LOG, COMMAND_MEMORY, RELAY_REASONS, MeterState
 from firmware_sim.modbus_frame import ILLEGAL_ADDRESS, ILLEGAL_VALUE, ModbusRefusal
 from meter_gateway.profile import Profile, Register
@@ -39,7 +40,8 @@ class RegisterMap:
         self._by_fc: dict[int, list[Register]] = {}
         for register in sorted(profile.registers.values(), key=lambda one: one.address):
             self._by_fc.setdefault(register.fc, []).append(register)
-        self._mailboxes = {name: self._block(name) for name in _MAILBOXES}
+        self._mailboxes = {name: block for name in _MAILBOXES if (block := self._block(name))}
+        self._relay = profile.registers.get("relay")
 
     def _block(self, name: str) -> tuple[Register, ...]:
         return tuple(self.profile.registers[one] for one in self.profile.names_of((name,)))
@@ -66,16 +68,37 @@ class RegisterMap:
         if count > self.profile.max_read or (self.profile.even_only and (address % 2 or count % 2)):
             raise ModbusRefusal(ILLEGAL_VALUE)
         values = register_values(state, self.profile.version, now_ms, faults)
+        for total in self.profile.sums.keys() & values.keys():
+            values |= self.profile.spread(total, int(values[total]))
         words = [0] * count
         for register in registers:
             if register.address < address + count and register.address + register.count > address:
-                for place, word in enumerate(_encode(register, values, faults), register.address - address):
+                for place, word in enumerate(
+                    self._encode(register, values, faults), register.address - address
+                ):
                     if 0 <= place < count:
                         words[place] = word
         return words
 
+    def _encode(self, register: Register, values: dict[str, int | str], faults: Collection[str]) -> list[int]:
+        if register.name not in values and register.name in self.profile.scalers:
+            return register.neutral_words()
+        value = values.get(register.name, "0" if register.type == "bcd" else 0)
+        words = register.encode(value, self.profile.neutral_factor(register))
+        if "swapped_words" in faults and register.type not in ("ascii", "bcd"):
+            words.reverse()
+        return words
+
     def order(self, address: int, words: Sequence[int]) -> Order:
-        """The order in one whole write of a mailbox. Raises ModbusRefusal for a partial or unarmed one."""
+        """The order in one whole write of a mailbox, or of the relay of a meter that has none.
+
+        Raises ModbusRefusal for a partial or unarmed one.
+        """
+        relay = self._relay
+        if relay is not None and relay.writable and relay.address == address and len(words) == relay.count:
+            if list(words) not in ([0], [1]):
+                raise ModbusRefusal(ILLEGAL_VALUE)
+            return Order(NO_COMMAND, "relay_connect" if words[0] else "relay_open")
         for name, block in self._mailboxes.items():
             first, last = block[0], block[-1]
             end = last.address + last.count
@@ -115,13 +138,6 @@ def _order(command: int, opcode: str, values: dict[str, int | str | None]) -> Or
         case "set_low_marks":
             return Order(command, "limits", f"low={number >> 32},{number & 0xFFFFFFFF}")
     return Order(command, opcode)
-
-
-def _encode(register: Register, values: dict[str, int | str], faults: Collection[str]) -> list[int]:
-    words = register.encode(values.get(register.name, "0" if register.type == "bcd" else 0))
-    if "swapped_words" in faults and register.type not in ("ascii", "bcd"):
-        words.reverse()
-    return words
 
 
 def register_values(

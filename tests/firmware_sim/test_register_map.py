@@ -5,7 +5,7 @@ import pytest
 from firmware_sim.meter import enter_token, run_command
 from firmware_sim.modbus_frame import ModbusRefusal
 from firmware_sim.register_map import ARM_KEY, NO_TID, Order, RegisterMap, register_values
-from meter_gateway.profile import load_profile
+from meter_gateway.profile import load_profile, profile_names
 from tests.firmware_sim.parts import NOW_MS, find, fresh, token
 
 E, W = find(link="modbus"), find("water", "modbus")
@@ -131,3 +131,30 @@ def test_register_faults():
 def test_an_answer_without_a_tid_is_all_ones():
     state, _, _ = run_command(fresh(E), 5, "token", "0" * 20, NOW_MS)
     assert register_values(state, 1, NOW_MS)["token_tid"] == NO_TID
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_any_meter_of_the_package_can_be_simulated(name):
+    profile = load_profile(name)
+    layout = RegisterMap(profile)
+    state = fresh(E if profile.commodity == "electricity" else W, counter=1_234_000, load=900, reverse=7_000)
+    image = {}
+    names = profile.names_of((*profile.fast, *profile.slow))
+    for read in profile.plan(names):
+        words = layout.read((read.fc, read.address, read.count), state=state, now_ms=NOW_MS)
+        image |= {(read.fc, read.address + n): word for n, word in enumerate(words)}
+    shown = profile.decode(names, image)
+    expected = {"counter": 1_234_000, "load": 900, "reverse": 7_000}
+    per = {"mL/h": 1_000, "W": 1}[profile.registers["load"].unit] if "load" in profile.registers else 1
+    for channel in expected.keys() & shown.keys():
+        assert abs(shown[channel] - expected[channel]) < (per if channel == "load" else 1), channel
+
+
+def test_a_relay_without_a_mailbox_is_written_directly():
+    layout = RegisterMap(load_profile("hiking-dds238"))
+    for word, relay in ((0, 0), (1, 1), (0, 0)):
+        order = layout.order(0x001A, [word])
+        state, answer, _ = run_command(fresh(E, credit=70), order.command, order.kind, order.argument, NOW_MS)
+        assert (state.relay, answer.done, state.answers) == (relay, True, ())
+    assert refused(layout, 0x001A, [2])
+    assert refused(layout, 0x000A, [0, 0]), "the counters are not cleared by a stray zero"
