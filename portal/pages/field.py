@@ -34,7 +34,7 @@ Tester = Annotated[Viewer, Depends(require("field.token"))]
 FormKey = Annotated[str, Form(min_length=8, max_length=64)]
 
 # UNKNOWN is not among them: a late word of the edge may still settle it.
-FINAL: Final = frozenset({"VERIFIED", "REJECTED", "EXPIRED"})
+FINAL: Final = frozenset({"VERIFIED", "REJECTED", "EXPIRED", "CANCELLED"})
 # After its expiry a command is closed within seconds; a page that still waits then says so itself.
 GIVE_UP_AFTER: Final = timedelta(seconds=20)
 TIMELINE_ROWS: Final = 15

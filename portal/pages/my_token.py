@@ -26,7 +26,7 @@ router = APIRouter()
 Typist = Annotated[Viewer, Depends(require("my.token"))]
 
 COMMAND_LIFE = timedelta(minutes=30)  # a person waits for minutes; later the keypad is the better way
-FINAL = frozenset({"VERIFIED", "REJECTED", "EXPIRED"})
+FINAL = frozenset({"VERIFIED", "REJECTED", "EXPIRED", "CANCELLED"})
 
 
 def _form(
