@@ -81,6 +81,7 @@ _EXCEPTIONS: Final = {
     "10": msg("the converter has no way to it"),
     "11": msg("nobody answers behind the converter"),
 }
+_REFUSES_BECAUSE: Final = msg("Unit %(unit)s refuses: %(why)s (exception %(code)s).")
 _REASONS: Final = {
     "serial_is_drn": msg("Serial number %(value)s, its check digit is right."),
     "serial_text": msg("It tells a serial number: %(value)s."),
@@ -113,9 +114,11 @@ def trace_words(line: Mapping[str, Any], language: Language) -> str:
     for pattern, words in _LINES:
         found = pattern.fullmatch(text)
         if found:
-            said = language._(words, **found.groupdict())
-            why = _EXCEPTIONS.get(found.groupdict().get("code") or "")
-            return f"{said} {language._(why)}" if why else said
+            parts = found.groupdict()
+            why = _EXCEPTIONS.get(parts.get("code") or "")
+            if why:
+                return language._(_REFUSES_BECAUSE, why=language._(why), **parts)
+            return language._(words, **parts)
     return language._(_KINDS.get(str(line.get("kind")), _KINDS["garbled"]))
 
 

@@ -1,0 +1,183 @@
+"""The way of a meter on the phone: hung, proven, certified, its relay, replaced, taken down."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from meter_gateway import meter_store
+from meter_gateway.command import apply_event
+from meter_gateway.command_state import CommandEvent
+from portal import (
+    commissioning_store,
+    field_store,
+    gather_checklist,
+    take_stock,
+)
+from portal.pages import (
+    field_add,
+)
+from tests.portal.field_town import build_field_town, hidden
+from tests.portal.small_town import drn_of
+from tests.portal.visitor import visiting
+
+BUS = "/field/sites/site-1/buses/rtu-1"
+
+
+@pytest.fixture
+async def town(conn):
+    return await build_field_town(conn)
+
+
+@pytest.fixture
+async def engineer(database_url, town):
+    async with visiting(database_url) as visitor:
+        await visitor.be_staff("engineer")
+        yield visitor
+
+
+def draft(town, name="a1", **fields):
+    return {"form_key": "draft-0001", "kind": "entry", "drn": town.drns[name], "item": "wiring"} | fields
+
+
+# -- the way of a meter -------------------------------------------------------------------------------------
+
+
+async def verify(conn, meter_id, prefix, **detail):
+    command = await field_store.find_last_command(conn, meter_id, key_prefix=prefix)
+    for event in (CommandEvent.SEND, CommandEvent.EDGE_ACCEPTED, CommandEvent.EDGE_VERIFIED):
+        await apply_event(
+            conn, command.id, event, at=datetime.now(UTC),
+            detail=detail if event is CommandEvent.EDGE_VERIFIED else {},
+        )  # fmt: skip
+    await conn.commit()
+
+
+async def test_a_meter_is_installed_proven_and_certified(engineer, town, conn):
+    drn, meter = town.drns["spare"], town.meters["spare"]
+    place = f"/field/meters/{drn}"
+    preview = await engineer.post(
+        f"{place}/install/preview", {"usage_point_id": str(town.points["free"]), "note": "n"}
+    )
+    assert "House 99" in preview.text and "What will happen" in preview.text
+    assert (await meter_store.get_meter(conn, meter)).id == meter
+    assert await commissioning_store.find_place(conn, meter) is None, "a preview changes nothing"
+    await engineer.post(f"{place}/install", {"usage_point_id": hidden(preview, "usage_point_id")})
+    assert drn in (await engineer.get("/field")).text
+    early = await engineer.post(f"{place}/finish")
+    assert early.headers["location"] == f"{place}/checklist"
+    await town.state("spare", datetime.now(UTC), link_up=True, counter=5_000, relay=1)
+    await conn.commit()
+    for number, fields in enumerate(
+        ({"item": "wiring"}, {"item": "seal", "note": "4471"}, {"kind": "reading", "display": "5"}), 1
+    ):
+        await engineer.post("/field/drafts", draft(town, "spare", form_key=f"draft-000{number}", **fields))
+    await engineer.post(f"{place}/test", {"form_key": "k" * 10})
+    await verify(conn, meter, "field-test:", result="ACCEPT")
+    listed = await engineer.get(f"{place}/checklist")
+    assert "Finish the commissioning" in listed.text
+    done = await engineer.post(f"{place}/finish")
+    assert done.headers["location"] == f"{place}/certificate"
+    certificate = await engineer.get(f"{place}/certificate")
+    assert "4471" in certificate.text and "Certificate of commissioning" in certificate.text
+    again = await engineer.post(f"{place}/finish")
+    assert again.headers["location"] == f"{place}/certificate"
+    cur = await conn.execute("SELECT count(*) FROM portal.commissioning_certificate")
+    assert (await cur.fetchone())[0] == 1
+
+
+async def test_the_relay_is_exercised_with_a_recorded_consent_only(engineer, town, conn):
+    now = datetime.now(UTC)
+    drn, meter = town.drns["a1"], town.meters["a1"]
+    place = f"/field/meters/{drn}"
+    await town.state("a1", now, link_up=True, relay=1)
+    await conn.commit()
+    form = {"step": "open", "form_key": "relay-0001"}
+    refused = await engineer.post(f"{place}/relay", form)
+    assert refused.headers["location"] == f"{place}/checklist"
+    assert (
+        await field_store.find_last_command(conn, meter, key_prefix=gather_checklist.RELAY_OPEN_KEY) is None
+    )
+    consent = draft(town, kind="consent", given_by="Salim Al Harthy", method="signature")
+    await engineer.post("/field/drafts", consent)
+    assert "Consent of Salim Al Harthy" in (await engineer.get(f"{place}/checklist")).text
+    await engineer.post(f"{place}/relay", form)
+    await verify(conn, meter, gather_checklist.RELAY_OPEN_KEY, relay=0)
+    assert "Close it again before you leave" in (await engineer.get(f"{place}/checklist")).text
+    await engineer.post(f"{place}/relay", {"step": "close", "form_key": "relay-0002"})
+    await verify(conn, meter, gather_checklist.RELAY_CLOSE_KEY, relay=2)
+    await town.state("a1", now, link_up=True, relay=2)
+    await conn.commit()
+    over = await engineer.get(f"{place}/relay")
+    assert "was closed again" in over.text and "press the button at the meter" in over.text
+
+
+async def test_at_a_critical_customer_no_button_and_no_order(engineer, town, conn):
+    drn, meter = town.drns["a1"], town.meters["a1"]
+    await conn.execute("UPDATE meter_gateway.service_location SET is_critical = true WHERE code = 'L-1'")
+    await town.state("a1", datetime.now(UTC), link_up=True)
+    await conn.commit()
+    page = await engineer.get(f"/field/meters/{drn}/checklist")
+    assert "Critical customer." in page.text
+    assert f"/field/meters/{drn}/relay" not in page.text and "given_by" not in page.text
+    assert 'name="step"' not in (await engineer.get(f"/field/meters/{drn}/relay")).text
+    for step in ("open", "close"):
+        await engineer.post(f"/field/meters/{drn}/relay", {"step": step, "form_key": "relay-0001"})
+    assert await field_store.find_last_command(conn, meter, key_prefix="field-relay") is None
+
+
+async def test_a_meter_is_replaced_after_its_preview(engineer, town, conn):
+    now = datetime.now(UTC)
+    old, new = town.drns["a1"], town.drns["spare"]
+    await town.state("a1", now, link_up=True, counter=9_000_000, credit=12_500, state_at=now)
+    await conn.commit()
+    place = f"/field/meters/{old}/replace"
+    for wrong in (
+        {"new": old},
+        {"new": town.drns["b1"]},
+        {"new": drn_of(78)},
+        {"new": new, "counter": "1", "credit": "1"},
+    ):
+        refused = await engineer.post(f"{place}/preview", wrong)
+        assert refused.status_code == 422 and 'role="alert"' in refused.text, wrong
+    preview = await engineer.post(f"{place}/preview", {"new": new})
+    assert "12.5" in preview.text and "go to the new meter by a token" in preview.text
+    form = {
+        name: hidden(preview, name) for name in ("form_key", "new", "counter_base", "credit_base", "source")
+    }
+    done = await engineer.post(place, form)
+    assert done.headers["location"] == f"/field/meters/{new}/checklist"
+    again = await engineer.post(place, form)
+    assert again.headers["location"] == done.headers["location"]
+    hangs = await commissioning_store.find_place(conn, town.meters["spare"])
+    assert hangs.usage_point_id == town.points["a1"]
+    assert await commissioning_store.find_place(conn, town.meters["a1"]) is None
+
+
+async def test_a_meter_is_taken_down_with_a_typed_reading(engineer, town, conn):
+    place = f"/field/meters/{town.drns['a4']}/remove"  # a keypad meter: nobody but its display tells
+    empty = await engineer.post(f"{place}/preview", {"settle": "keep"})
+    assert empty.status_code == 422
+    preview = await engineer.post(
+        f"{place}/preview", {"counter": "٤٥٦٫٧", "credit": "−1.5", "settle": "keep"}
+    )
+    assert "No credit is left to carry over." in preview.text
+    form = {
+        name: hidden(preview, name)
+        for name in ("form_key", "counter_base", "credit_base", "source", "settle")
+    }
+    assert (form["counter_base"], form["credit_base"], form["source"]) == ("456700", "-1500", "display")
+    done = await engineer.post(place, form)
+    assert done.headers["location"] == f"/field/meters/{town.drns['a4']}"
+    assert await commissioning_store.find_place(conn, town.meters["a4"]) is None
+
+
+def test_every_reason_of_a_stock_refusal_has_words():
+    text = Path(take_stock.__file__).read_text(encoding="utf-8")
+    reasons = set(re.findall(r'InstallRefused\("(\w+)"\)', text)) - {
+        "link_unknown"
+    }  # the page gives the link itself
+    assert reasons <= set(field_add.ADD_WORDS) | set(field_add.REFUSAL_WORDS)
