@@ -12,7 +12,7 @@ from billing.ledger import CUSTOMER_CHANGE
 from billing.ledger_store import get_balance_minor
 from firmware_sim.meter_state import MeterState
 from meter_gateway import meter_store
-from portal import carry_credit, remove_meter, replace_meter, take_stock
+from portal import carry_credit, pass_credit, removal_store, remove_meter, replace_meter, take_stock
 from portal.install import InstallRefused, install
 from portal.key_sweep import KeySweep
 from portal.remove_meter import FinalReading
@@ -273,3 +273,17 @@ async def test_a_plan_changes_nothing(pool, old):
             )
         assert (await meter_store.find_state(conn, spare.meter_id)) is None
     assert await one(pool, "SELECT count(*) FROM billing.credit_carry") == 0
+
+
+async def test_where_it_hangs_and_where_it_hung(pool, old):
+    async with pool.connection() as conn:
+        here = await removal_store.find_hanging(conn, old.meter_id)
+        assert await removal_store.find_customer_of_point(conn, here.usage_point_id) == old.house.customer_id
+        assert (
+            await pass_credit.bind_waiting(conn, usage_point_id=here.usage_point_id, meter_id=99, now=NOW)
+            == []
+        )
+        await meter_store.remove_meter(conn, meter_id=old.meter_id, removed_at=NOW)
+        assert await removal_store.find_hanging(conn, old.meter_id) is None
+        gone = await removal_store.find_removed(conn, old.meter_id, here.usage_point_id)
+        assert (gone.usage_point, gone.customer_id) == (here.usage_point, here.customer_id)
