@@ -14,6 +14,7 @@ from raseed import (
     history_tool,
     keys_tool,
     money_tool,
+    order_tool,
     profile_tool,
     roles,
     scenario_tool,
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     keys_tool.add_commands(commands)
     money_tool.add_commands(commands)
     profile_tool.add_commands(commands)
+    order_tool.add_commands(commands)
     field_tool.add_commands(commands)
     history_tool.add_commands(commands)
     return parser
