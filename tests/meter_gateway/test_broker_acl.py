@@ -182,3 +182,9 @@ async def test_rules_written_anew_count_after_a_signal(broker):
     ):
         fresh.say("rsd/1/up/site-3/data", b"hello")
         await headend.hears(1)
+        # And a site that left the books is heard no more, though its connection is open still.
+        broker.write("acl", make_acl(["site-1"], ["headend-1", "headend-2"]).encode())
+        broker.reload()
+        fresh.say("rsd/1/up/site-3/data", b"again")
+        await asyncio.sleep(0.4)
+        assert len(headend.heard) == 1
