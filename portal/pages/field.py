@@ -55,6 +55,9 @@ REFUSAL_WORDS: Final = {
     ),
     "point_taken": msg("A meter hangs there already. Choose another place."),
     "meter_or_point_taken": msg("The meter or the place was taken meanwhile. Look again."),
+    "credit_not_cleared": msg(
+        "The new meter still holds credit that was given to another. Ask the meter workshop to clear it."
+    ),
     "no_link": msg("This meter has no link: read its display."),
     "form_used": msg("The form has expired. Please send it again."),
 }
