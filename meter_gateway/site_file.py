@@ -68,7 +68,10 @@ def parse_site(text: str) -> Site:
         raise InvalidSite('site file needs a line like  site = "site-1"')
     buses: dict[str, BusAddress] = {}
     taken: dict[str, str] = {}
-    for entry in data.get("bus", []):
+    entries = data.get("bus", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InvalidSite("buses are tables: each begins with a line  [[bus]]")
+    for entry in entries:
         bus = _bus(entry)
         if bus.code in buses:
             raise InvalidSite(f"bus {bus.code} is named twice")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meter_gateway.broker_login import BrokerLogin, list_faults
-from meter_gateway.mqtt_link import InvalidMqttUrl, MqttAddress, parse_url
+from meter_gateway.mqtt_link import MqttAddress, parse_url
 from meter_gateway.outbox import HISTORY_PER_S, Quota
 from meter_gateway.site_file import InvalidSite, Site, parse_site
 
@@ -19,6 +19,8 @@ _TABLES: Final[Mapping[str, frozenset[str]]] = {
     "mqtt": frozenset({"url", *(field.name for field in fields(BrokerLogin))}),
     "outbox": frozenset({"max_messages", "max_mb", "max_days", "file_mb", "replay_per_s"}),
 }
+# No disk holds more messages, megabytes or days.
+_MOST: Final = 1_000_000_000
 _TOP: Final = frozenset({"site", "bus", "state_dir", *_TABLES})
 
 
@@ -62,7 +64,7 @@ def parse_site_settings(
         )
     try:
         address = parse_url(url)
-    except InvalidMqttUrl as error:
+    except ValueError as error:
         raise InvalidSite(f"[mqtt] url: {error}") from None
     if not mqtt_url and address.password:
         raise InvalidSite("[mqtt] url holds a password: name user and password_file instead")
@@ -114,8 +116,10 @@ def _text(table: Mapping[str, Any], key: str) -> str:
 
 def _number(table: Mapping[str, Any], key: str, default: float, least: float) -> float:
     value = table.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or (key in table and value < least):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidSite(f"[outbox] {key} is a number from {least:g}")
+    if key in table and not least <= value <= _MOST:  # TOML knows inf and nan, too
+        raise InvalidSite(f"[outbox] {key} is a number from {least:g} to {_MOST:g}")
     return float(value)
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from meter_gateway.site_settings import parse_site_settings
 from raseed import cli
 from tests.meter_gateway.device import Bus, Meter
 from tests.meter_gateway.places import make_modbus_meter, make_site
@@ -63,6 +64,23 @@ def test_both_ways_of_naming_the_file_are_understood(monkeypatch):
 def test_the_contract_is_printed(capsys):
     assert cli.main(["gateway", "asyncapi"]) == 0
     assert capsys.readouterr().out == (TOP / "docs/asyncapi.yaml").read_text("utf-8")
+
+
+def test_the_examples_of_a_site_are_understood(monkeypatch):
+    deploy = TOP / "deploy/gateway"
+    found = parse_site_settings((deploy / "site.toml").read_text(), folder=deploy)
+    assert sorted(found.site.buses) == ["rtu-1", "tcp-1"]
+    lines = (deploy / "raseed-gateway.service").read_text().splitlines()
+    commands = [line.partition("=")[2].lstrip("-").split() for line in lines if line.startswith("ExecStart")]
+    assert len(commands) == 2
+    started = []
+    monkeypatch.setattr(
+        "raseed.roles.run_gateway", lambda options, _settings: started.append(options.config) or 0
+    )
+    assert [cli.main(one[1:]) for one in commands] == [1, 0], (
+        "there is no such file here, which the check says"
+    )
+    assert started == ["/etc/raseed/site.toml"]
 
 
 def start(log, env, *argv):
