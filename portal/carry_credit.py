@@ -8,10 +8,13 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
-from billing import credit_carry_store, identity_store, token_store
+from billing import credit_carry_store, free_units_store, identity_store, token_store
 from billing.credit_carry import CarryState
 from billing.credit_carry_store import CreditCarry
 from billing.errors import InvalidVend, NotFound
+from billing.token_store import Token
+from meter_gateway import meter_store
+from portal import message_store, sale_text
 from portal.change_keys import VAULT_TIMEOUT_S, Conn, Pool
 from portal.hand_token import hand_token
 from token_engine.errors import InvalidIdentity, VaultRefused, VaultTimeout
@@ -127,4 +130,34 @@ async def _register(
     )
     await credit_carry_store.mark_done(conn, carry, now)
     await hand_token(conn, token, command_key=carry.request_id, requested_by=ISSUED_BY, now=now)
+    await _tell(conn, carry, token, now)
     return CarryState.DONE
+
+
+async def _tell(conn: Conn, carry: CreditCarry, token: Token, now: datetime) -> None:
+    """The customer hears of it, and can type it in: the new meter may have no link yet."""
+    recipient = (await free_units_store.list_recipients(conn, [token.meter_id])).get(token.meter_id)
+    if recipient is None or recipient.customer_id != carry.customer_id:
+        return
+    first = []
+    if token.key_change_id is not None:
+        first = await token_store.list_key_change_digits(conn, token.key_change_id)
+    await message_store.insert_message(
+        conn,
+        idempotency_key=carry.request_id,
+        customer_id=recipient.customer_id,
+        phone=recipient.phone,
+        kind="token",
+        language=recipient.language,
+        body=sale_text.carry_body(
+            recipient.language,
+            old_drn=(await meter_store.get_meter(conn, carry.old_meter_id)).drn,
+            drn=recipient.drn,
+            commodity=carry.commodity,
+            digits=token.digits,
+            units_tenths=carry.units_tenths,
+            first_tokens=first,
+        ),
+        reference=carry.request_id,
+        now=now,
+    )

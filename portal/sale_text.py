@@ -19,6 +19,10 @@ FIRST_TOKENS_MESSAGE = msg(
 FREE_UNITS_MESSAGE = msg(
     "Your free units of %(month)s for meter %(drn)s: %(units)s\n%(token)s\nThere is nothing to pay."
 )
+CARRY_MESSAGE = msg(
+    "Your meter %(old)s was replaced by meter %(drn)s, and your credit goes along: %(units)s\n%(token)s\n"
+    "There is nothing to pay."
+)
 ARREARS_MESSAGE = msg("Of this, %(arrears)s went to your earlier debt.")
 CHANGE_MESSAGE = msg("%(change)s stays as your credit.")
 SUSPENSE_MESSAGE = msg(
@@ -102,6 +106,30 @@ def free_units_body(
         languages()[language]._(
             FREE_UNITS_MESSAGE,
             month=month_text(month, language),
+            drn=drn,
+            units=units_text(units_tenths, commodity, language),
+            token=token_text(digits),
+        )
+    )
+    return "\n".join(lines)
+
+
+def carry_body(
+    language: str,
+    *,
+    old_drn: str,
+    drn: str,
+    commodity: str,
+    digits: str,
+    units_tenths: int,
+    first_tokens: Sequence[str] = (),
+) -> str:
+    """The message that carries the credit of a replaced meter: units in tenths; `first_tokens` as in `token_body`."""
+    lines = [first_tokens_text(language, drn=drn, first_tokens=first_tokens)] if first_tokens else []
+    lines.append(
+        languages()[language]._(
+            CARRY_MESSAGE,
+            old=old_drn,
             drn=drn,
             units=units_text(units_tenths, commodity, language),
             token=token_text(digits),

@@ -109,6 +109,8 @@ async def test_the_credit_goes_to_the_new_meter_once_and_under_its_own_key(pool,
         )
         is True
     )
+    body = await one(pool, "SELECT body FROM portal.message WHERE idempotency_key LIKE 'carry:%%'")
+    assert old.house.drn in body and spare.drn in body
     rows = await all_rows(
         pool,
         "SELECT channel, value FROM meter_gateway.reading WHERE meter_id = %s ORDER BY 1",

@@ -60,3 +60,18 @@ def test_a_ticket_says_what_a_person_must_look_at():
     assert held[0] == "Money without a sale"
     for spoken in (late, held):
         assert spoken != sale_text.late_ticket("ar", paid_at=NOW if spoken is late else None, **facts)
+
+
+@pytest.mark.parametrize("language", ["ar", "en"])
+def test_carried_credit_names_both_meters(language):
+    body = sale_text.carry_body(
+        language,
+        old_drn="06000000029",
+        drn=TOKEN["drn"],
+        commodity="electricity",
+        digits=TOKEN["digits"],
+        units_tenths=43,
+        first_tokens=[TOKEN["digits"]],
+    )
+    assert "06000000029" in body and TOKEN["drn"] in body and "4.3" in body and "%(" not in body
+    assert body.count("1234\u00a05678") == 2
