@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 
+from meter_gateway.bus_worker import BusWorker
 from meter_gateway.modbus_link import BusLink
+from meter_gateway.outbox_store import OutboxStore
 from meter_gateway.site_file import BusAddress
+from meter_gateway.stop_signal import end_tasks
 from meter_gateway.survey_bus import Wires
 from meter_gateway.task_runner import POLLS_SHARE, TaskRunner
-from meter_gateway.topics import TaskOrder
+from meter_gateway.topics import Command, Device, TaskOrder
 from tests.meter_gateway.device import Bus, Meter
+from tests.meter_gateway.roles import until
 
 DRN = "06000000029"
 
@@ -92,3 +97,41 @@ async def test_a_bus_that_does_not_open(runner, bus):
     runner.submit(order("registers", unit=3, profile="raseed-prepaid-e1"), said.append)
     await work_out(runner)
     assert (said[-1].state, said[-1].result["reason"]) == ("FAILED", "bus_down")
+
+
+async def test_polls_and_commands_go_on_while_a_bus_is_scanned(bus, tmp_path):
+    store, said = OutboxStore(tmp_path / "g.sqlite"), []
+    address = BusAddress("b", "rtu_over_tcp", "127.0.0.1", bus.port, "", 9600, 0.2, 0.01)
+    worker = BusWorker(
+        address,
+        [Device(DRN, "raseed-prepaid-e1", "b", 3)],
+        store=store,
+        poll_s=0.2,
+        now_ms=lambda: 1000,
+        on_stored=lambda: None,
+    )
+    running = asyncio.create_task(worker.run())
+    try:
+        worker.tasks.submit(order(first=4, last=60, timeout_ms=50), said.append)
+        worker.wake()
+
+        async def begun():
+            return bool(said)
+
+        await until(begun, seconds=5)
+        worker.submit(store.accept(Command(5, DRN, "relay_open", "", 0, 60_000), 1000))
+
+        async def over():
+            return said[-1].state != "RUNNING"
+
+        await until(over, seconds=30)
+    finally:
+        await end_tasks([running])
+        store.close()
+    assert said[-1].state == "DONE" and said[-1].result["asked"] == 57
+    asked = [unit for _at, unit, _function, _address in bus.frames]
+    first, last = asked.index(4), asked.index(60)
+    polls = [place for place, unit in enumerate(asked) if unit == 3 and first < place < last]
+    assert len(polls) >= 5 and bus.meters[3].runs == [5]
+    writes = [place for place, frame in enumerate(bus.frames) if frame[2] == 16]
+    assert len(writes) == 1 and writes[0] < last  # the order did not wait for the scan to end
