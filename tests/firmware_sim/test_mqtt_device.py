@@ -238,3 +238,47 @@ async def test_what_breaks_the_contract_is_ignored(store, broker, ear):
         ear.send(E.drn, order(3, "read_now"))
         await ear.until(lambda: [p for p in ear.records(Progress) if p.state == "VERIFIED"])
         assert device.state.commands_run == (3,)
+
+
+async def test_reordered_messages_are_overtaken_and_none_is_lost(store, broker, ear):
+    async with running(store, broker.url) as (device, _):
+        await ear.until(lambda: ear.of(Uplink))
+        device.begin_fault("reordered", 60)
+        before = ear.of(Uplink)[-1].seq
+        for on in (False, True):  # two messages, one after the other
+            device.begin_fault("tamper", 0) if on else device.burn(900)
+        await ear.until(lambda: len({up.seq for up in ear.of(Uplink)} - set(range(before + 1))) >= 2)
+        order_of_seq = [up.seq for up in ear.of(Uplink) if up.seq > before]
+        assert order_of_seq[:2] == sorted(order_of_seq[:2], reverse=True)
+        device.clear_faults()
+        await ear.until(lambda: not store.list_uplinks(E.drn))
+
+
+async def test_without_a_last_gasp_only_the_will_tells(store, broker, ear):
+    async with running(store, broker.url) as (device, radio):
+        await ear.until(lambda: ear.of(Uplink))
+        device.begin_fault("no_gasp", 60)
+        device.power(False)
+        await ear.until(lambda: ear.of(Death))
+        assert not radio.online
+        device.power(True)
+        await ear.until(lambda: [one for one in ear.records(Event) if one.code == "3.26.0.216"])
+        assert [one.code for one in ear.records(Event)] == ["3.26.0.216"]
+
+
+async def test_a_dead_connection_leaves_no_ring_behind(store, broker, ear):
+    """Ten thousand of them at once, each with its client, would wait for the collector beside their successors."""
+    import gc
+    import weakref
+
+    async with running(store, broker.url) as (device, radio):
+        await ear.until(lambda: radio.online)
+        old = weakref.ref(radio._connection._client)
+        gc.disable()
+        try:
+            device.begin_fault("offline", 60)
+            await ear.until(lambda: not radio.online)
+            await asyncio.sleep(0.1)
+            assert old() is None
+        finally:
+            gc.enable()
