@@ -67,7 +67,7 @@ class Facts:
     installed_at: datetime | None
     last_seen_at: datetime | None
     link_up: bool
-    key_change: str | None  # state of a change under way; None: the meter has its own key
+    key_change: str | None  # state of a change under way, or stock_key; None: the meter has its own key
     test_state: str | None  # newest test token over the link
     test_at: datetime | None
     open_state: str | None  # newest order to open the relay for its exercise
@@ -198,7 +198,8 @@ def _link(facts: Facts) -> Item:
 def _own_key(facts: Facts) -> Item:
     if facts.key_change is None:
         return Item("own_key", Mark.DONE if facts.has_identity else Mark.OPEN, required=True)
-    return Item("own_key", Mark.OPEN, required=True, reason="key_change")
+    reason = "stock_key" if facts.key_change == "stock_key" else "key_change"
+    return Item("own_key", Mark.OPEN, required=True, reason=reason)
 
 
 def _relay(facts: Facts, said: Entry | None) -> Item:

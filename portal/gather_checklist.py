@@ -8,8 +8,10 @@ from typing import Any, Final
 import psycopg
 
 from billing import identity_store, key_change_store
+from billing.identity_store import STOCK_KEYS, StsIdentity
+from billing.key_change_store import KeyChange
 from portal import commissioning_store, field_store, install
-from portal.checklist import Facts, Item, build_checklist, may_finish
+from portal.checklist import Facts, Item, Mark, build_checklist, may_finish
 from portal.commissioning_store import Certificate, Place
 from portal.contact_centre.desk_store import DeskMeter
 from portal.field_store import FieldCommand
@@ -53,7 +55,7 @@ async def gather_facts(conn: Conn, meter: DeskMeter, place: Place | None) -> Fac
         installed_at=meter.installed_at,
         last_seen_at=meter.last_seen_at,
         link_up=meter.link_up,
-        key_change=str(change.state) if change else None,
+        key_change=_key_state(identity, change),
         test_state=test.state if test else None,
         test_at=test.created_at if test else None,
         open_state=opened.state if opened else None,
@@ -63,6 +65,13 @@ async def gather_facts(conn: Conn, meter: DeskMeter, place: Place | None) -> Fac
         entries=await commissioning_store.list_entries(conn, meter.meter_id, since=since),
         consent=consent,
     )
+
+
+def _key_state(identity: StsIdentity | None, change: KeyChange | None) -> str | None:
+    """Why the meter has not its own key yet; None when it has, or when nobody knows any key of it."""
+    if change is not None:
+        return str(change.state)
+    return "stock_key" if identity is not None and identity.current.kt in STOCK_KEYS else None
 
 
 async def _newest(conn: Conn, meter_id: int, prefix: str, since: datetime) -> FieldCommand | None:
@@ -100,10 +109,11 @@ async def finish(conn: Conn, meter: DeskMeter, *, login_id: int, now: datetime) 
 
 
 def _kept(item: Item) -> dict[str, Any]:
-    """An item as the certificate keeps it."""
+    """An item as the certificate keeps it; what was not asked for and not done was left out."""
+    left_out = item.mark is Mark.OPEN and not item.required
     return {
         "code": item.code,
-        "mark": item.mark.value,
+        "mark": (Mark.SKIPPED if left_out else item.mark).value,
         "required": item.required,
         "reason": item.reason,
         "at": item.at.isoformat() if item.at else None,

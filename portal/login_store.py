@@ -58,13 +58,19 @@ async def find_first_of_role(conn: psycopg.AsyncConnection[Any], role: str) -> L
 
 
 async def insert_staff(
-    conn: psycopg.AsyncConnection[Any], *, username: str, password_hash: str, role: str, display_name: str
+    conn: psycopg.AsyncConnection[Any],
+    *,
+    username: str,
+    password_hash: str,
+    role: str,
+    display_name: str,
+    display_name_ar: str | None = None,
 ) -> int:
     """Make a staff login and return its id. Raises UniqueViolation when the name is taken."""
     cur = await conn.execute(
-        """INSERT INTO portal.login (role, username, display_name, password_hash) VALUES (%s, %s, %s, %s)
-           RETURNING id""",
-        (role, username, display_name, password_hash),
+        """INSERT INTO portal.login (role, username, display_name, display_name_ar, password_hash)
+           VALUES (%s, %s, %s, %s, %s) RETURNING id""",
+        (role, username, display_name, display_name_ar, password_hash),
     )
     row = await cur.fetchone()
     return int(row[0]) if row else 0

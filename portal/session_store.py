@@ -58,7 +58,7 @@ async def find_session(conn: psycopg.AsyncConnection[Any], secret: str) -> Sessi
         await cur.execute(
             """SELECT l.id AS login_id, l.role, l.customer_id, l.username,
                       coalesce(c.name_en, l.display_name) AS name_en,
-                      coalesce(c.name_ar, l.display_name) AS name_ar,
+                      coalesce(c.name_ar, l.display_name_ar, l.display_name) AS name_ar,
                       l.language, s.csrf_token
                  FROM portal.session s
                  JOIN portal.login l ON l.id = s.login_id

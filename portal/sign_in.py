@@ -126,7 +126,13 @@ async def password_matches(login: LoginRow | None, password: str) -> bool:
 
 
 async def create_staff(
-    conn: psycopg.AsyncConnection[Any], username: str, password: str, role: str, display_name: str
+    conn: psycopg.AsyncConnection[Any],
+    username: str,
+    password: str,
+    role: str,
+    display_name: str,
+    *,
+    display_name_ar: str | None = None,
 ) -> int:
     """Make a staff login, return its id. Raises StaffInvalid, or UniqueViolation when the name is taken."""
     name = username.strip().lower()
@@ -139,7 +145,12 @@ async def create_staff(
         raise StaffInvalid("a display name has 1 to 100 characters")
     hashed = await asyncio.to_thread(_hasher.hash, password)
     return await login_store.insert_staff(
-        conn, username=name, password_hash=hashed, role=role, display_name=display_name.strip()
+        conn,
+        username=name,
+        password_hash=hashed,
+        role=role,
+        display_name=display_name.strip(),
+        display_name_ar=display_name_ar,
     )
 
 

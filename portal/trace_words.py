@@ -126,9 +126,11 @@ def reason_words(reason: Mapping[str, Any], language: Language) -> str:
     """A probe's reason as a sentence in the reader's language."""
     code, speaks_for = str(reason.get("code")), int(reason.get("points", 0)) > 0
     if code in _REASONS:
-        return language._(
-            _REASONS[code], value=reason.get("value") or 0, register=reason.get("register") or "–"
-        )
+        register = str(reason.get("register") or "–")
+        # The text says the value as a display would: `voltage 239.2 V: what we think of it`.
+        shown = str(reason.get("text", "")).removeprefix(f"{register} ").partition(":")[0]
+        value = shown if code in ("plausible", "implausible") else reason.get("value") or 0
+        return language._(_REASONS[code], value=value, register=register)
     return language._(_SIGNED.get(code, _OTHER_REASON)[0 if speaks_for else 1])
 
 

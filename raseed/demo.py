@@ -16,6 +16,7 @@ from raseed import roles
 from raseed.demo_folder import (
     HOST,
     STAFF,
+    STAFF_NAMES,
     DemoFolder,
     FolderUnusable,
     PortBusy,
@@ -181,7 +182,8 @@ class Demo:
                         username=name,
                         password=passwords[name],
                         role=role,
-                        display_name=name.capitalize(),
+                        display_name=STAFF_NAMES[name][0],
+                        display_name_ar=STAFF_NAMES[name][1],
                     )
 
     def _environment(self, mqtt_url: str) -> dict[str, str]:

@@ -21,6 +21,11 @@ BAUD = 9600
 PORT_RANGE = range(20_000, 32_000)
 MAX_PORT_TRIES = 200  # with half of the range taken, two hundred misses do not happen
 STAFF = {"engineer": "engineer", "agent": "agent", "supervisor": "supervisor"}
+STAFF_NAMES = {
+    "engineer": ("Engineer", "المهندس"),
+    "agent": ("Agent", "الموظف"),
+    "supervisor": ("Supervisor", "المشرف"),
+}  # in both scripts
 
 
 class PortBusy(Exception):

@@ -53,6 +53,9 @@ REASON_WORDS: Final = {
     "no_register": msg("No register was read yet when the display was entered."),
     "no_link": msg("This meter has no link: read its display."),
     "key_change": msg("The tokens of its own key are on the way, or wait to be typed."),
+    "stock_key": msg(
+        "The meter still has a stock key and no change is under way: it takes no credit. Tell the office."
+    ),
     "critical_customer": msg("A critical customer: the relay is never exercised here."),
     "relay_begun": msg("The relay was opened. Close it again before you leave."),
     "skipped": msg("Left out, with a reason."),

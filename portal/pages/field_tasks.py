@@ -33,6 +33,7 @@ Commander = Annotated[Viewer, Depends(require("field.command"))]
 TaskId = Annotated[int, Path(ge=1, le=2**62)]
 Short = Annotated[str, Form(max_length=64)]
 
+LEAST_SCORE: Final = 20  # of 100: below it a profile is not worth a look
 PROFILES_SHOWN: Final = 4  # the likely one and what is next to it; the rest stands below
 VERDICT_WORDS: Final = {
     "confirmed": msg("The display confirms the profile: its word order and scale are right."),
@@ -149,6 +150,7 @@ async def _task_page(
             for one in profiles
         ],
         shown=PROFILES_SHOWN,
+        least=LEAST_SCORE,
         lines=[(line, trace_words(line, language)) for line in task.result.get("lines") or []]
         if task.kind == "trace"
         else [],
