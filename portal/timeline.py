@@ -75,6 +75,7 @@ _TITLES: Final[dict[tuple[str, str], tuple[Tone, str, bool]]] = {
     ("meter", "raseed.clock_drift"): ("warn", msg("The meter's clock is wrong"), False),
     ("meter", "raseed.leak"): ("warn", msg("Water never stops: there may be a leak"), True),
     ("meter", "3.26.93.219"): ("warn", msg("Energy or water flows back"), False),
+    ("meter", "raseed.removed"): ("info", msg("Meter taken down"), True),
     ("meter", "raseed.unknown_meter"): ("bad", msg("Another meter answers at this address"), False),
     ("outage", "out"): ("bad", msg("Supply interruption in the area"), True),
     ("outage", "restored"): ("ok", msg("Supply is back after the interruption"), True),
@@ -281,6 +282,9 @@ def _meter_parts(row: TimelineRow, language: Language) -> tuple[str, ...]:
         typed = row.detail.get("carrier") == "keypad"
         carrier = language._("Typed at the meter") if typed else language._("Sent over the link")
         return carrier, _credit(row.detail, row, language)
+    if row.kind == "raseed.removed" and isinstance(row.detail.get("counter"), int) and row.commodity:
+        counter = formats.quantity_text(row.detail["counter"], row.commodity, language.code)
+        return language._("Final reading %(amount)s", amount=counter), _credit(row.detail, row, language)
     return ()
 
 

@@ -274,3 +274,9 @@ async def test_pages_of_it_fit_together(conn, busy):
         conn, customer_id=busy.customers["a1"], before=first[-1].at
     )
     assert rest == [r for r in whole if r.at < first[-1].at]
+
+
+@pytest.mark.parametrize(("code", "title"), [("en", "Meter taken down"), ("ar", "فُكّ العداد")])
+def test_a_meter_that_was_taken_down_leaves_its_reading(code, title):
+    line = said(row("meter", "raseed.removed", counter=800_000, credit=4_250), public=True, code=code)
+    assert line.title == title and "800" in line.text and "4.2" in line.text
