@@ -12,7 +12,7 @@ from typing import Final
 from meter_gateway.broker_login import BrokerLogin
 from meter_gateway.bus_worker import BusWorker
 from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, MqttLink
-from meter_gateway.outbox import HISTORICAL_MS, MessageKey, OutboxWindow, Pace
+from meter_gateway.outbox import HISTORICAL_MS, HISTORY_PER_S, MessageKey, OutboxWindow, Pace, history_per_s
 from meter_gateway.outbox_file import OutboxBroken, OutboxFull
 from meter_gateway.outbox_queue import StoredMessage
 from meter_gateway.outbox_store import OutboxStore
@@ -59,7 +59,8 @@ class Gateway:
         self._site = site
         self._store = store
         self._window = OutboxWindow()
-        self._pace = Pace(settings.history_per_s)
+        self._history_per_s = settings.history_per_s
+        self._pace = Pace(self._history_per_s or HISTORY_PER_S)
         self._wake = asyncio.Event()
         self._config = store.find_config() or Config(0, 2.0, [])
         self._workers: dict[str, BusWorker] = {}
@@ -270,6 +271,7 @@ class Gateway:
         for key in [*self._window.overdue(now), *live[: max(0, self._window.room)]]:
             if not self._say(key, now, is_history=False):
                 return
+        self._pace.per_s = self._history_per_s or history_per_s(len(self._config.devices))
         room = min(self._window.history_room, self._pace.allowed(now))
         for key in queue.list_history(now_ms, room, self._window.under_way):
             if not self._say(key, now, is_history=True):

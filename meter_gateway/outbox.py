@@ -13,9 +13,11 @@ from meter_gateway.topics import MAX_RECORDS, Progress, Reading, Record
 WINDOW: Final = 100
 # Of these at most so many are history: a long queue leaves room for what is true now.
 HISTORY_WINDOW: Final = 50
-# History leaves this fast unless the site file says otherwise: 500 gateways that come back at once are 10,000
-# messages a second then, about what two ingest processes store.
+# History leaves this fast unless the site file says otherwise, and in proportion from so many meters on: ten times as
+# fast as it was made, and 10,000 messages a second from a fleet of 15,000 meters that comes back at once, about what
+# two ingest processes store.
 HISTORY_PER_S: Final = 20.0
+HISTORY_METERS: Final = 30
 # A message older than this was queued: its values are history, not the present.
 HISTORICAL_MS: Final = 60_000
 # Said again after this long without a receipt, doubling: a platform that is down is not flooded.
@@ -72,19 +74,24 @@ class Quota:
     age_ms: int = 30 * 86_400_000
 
 
+def history_per_s(meters: int) -> float:
+    """Return how many messages of history a site of so many meters sends a second."""
+    return HISTORY_PER_S * max(1.0, meters / HISTORY_METERS)
+
+
 class Pace:
     """A bucket of permissions that fills with `per_s` and holds one second's worth."""
 
     def __init__(self, per_s: float) -> None:
-        self._per_s = per_s
+        self.per_s = per_s
         self._filled = max(1.0, per_s)
         self._at: float | None = None
 
     def allowed(self, now: float) -> int:
         """Return how many messages may leave now (monotonic seconds)."""
         if self._at is not None:
-            more = (now - self._at) * self._per_s
-            self._filled = min(self._filled + more, max(1.0, self._per_s))
+            more = (now - self._at) * self.per_s
+            self._filled = min(self._filled + more, max(1.0, self.per_s))
         self._at = now
         return int(self._filled)
 

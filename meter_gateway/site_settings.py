@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from meter_gateway.broker_login import BrokerLogin, list_faults
 from meter_gateway.mqtt_link import MqttAddress, parse_url
-from meter_gateway.outbox import HISTORY_PER_S, Quota
+from meter_gateway.outbox import Quota
 from meter_gateway.site_file import InvalidSite, Site, parse_site
 
 _TABLES: Final[Mapping[str, frozenset[str]]] = {
@@ -26,7 +26,10 @@ _TOP: Final = frozenset({"site", "bus", "state_dir", *_TABLES})
 
 @dataclass(frozen=True, slots=True)
 class SiteSettings:
-    """A checked site.toml. `file_bytes` caps the outbox's file, None leaves it to the disk."""
+    """A checked site.toml. `file_bytes` caps the outbox's file, None leaves it to the disk.
+
+    `history_per_s` is None where the number of meters decides.
+    """
 
     site: Site
     mqtt_url: str
@@ -34,7 +37,7 @@ class SiteSettings:
     state_dir: Path
     quota: Quota
     file_bytes: int | None
-    history_per_s: float
+    history_per_s: float | None
 
 
 def read_site_settings(
@@ -86,7 +89,7 @@ def parse_site_settings(
             age_ms=int(_number(outbox, "max_days", default.age_ms / 86_400_000, 1) * 86_400_000),
         ),
         file_bytes=int(file_mb * 2**20) or None,
-        history_per_s=_number(outbox, "replay_per_s", HISTORY_PER_S, 0.1),
+        history_per_s=_number(outbox, "replay_per_s", 0, 0.1) or None,
     )
 
 

@@ -9,6 +9,7 @@ from meter_gateway.outbox import (
     Pace,
     Worth,
     cut,
+    history_per_s,
     worth_of,
 )
 from meter_gateway.topics import MAX_RECORDS, Event, Progress, Reading
@@ -47,6 +48,10 @@ def test_the_pace_holds_a_second_and_fills_with_time():
     assert pace.allowed(0.5) == 10
     assert pace.allowed(100.0) == 20, "a long silence saves up no flood"
     assert pace.allowed(99.0) <= 20
+
+
+def test_a_large_site_catches_up_as_fast_as_a_small_one():
+    assert [history_per_s(meters) for meters in (0, 1, 30, 60, 600)] == [20, 20, 20, 40, 400]
 
 
 def test_a_pace_under_one_a_second_lets_one_through_in_time():

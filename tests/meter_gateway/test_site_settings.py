@@ -5,7 +5,7 @@ import pytest
 
 from meter_gateway.broker_ca import Authority, make_ca
 from meter_gateway.broker_login import BrokerLogin
-from meter_gateway.outbox import HISTORY_PER_S, Quota
+from meter_gateway.outbox import Quota
 from meter_gateway.site_file import InvalidSite
 from meter_gateway.site_settings import list_site_faults, parse_site_settings, read_site_settings
 
@@ -59,7 +59,7 @@ def test_the_environment_counts_more_and_a_short_file_will_do():
         f'site = "s"\n{BUS}', folder=Path("/x"), mqtt_url="mqtt://h", state_dir="here"
     )
     assert (short.login, short.quota, short.file_bytes) == (BrokerLogin(), Quota(), None)
-    assert short.history_per_s == HISTORY_PER_S
+    assert short.history_per_s is None
 
 
 @pytest.mark.parametrize(
