@@ -8,9 +8,10 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
     from paho.mqtt.client import Client
 
 log = logging.getLogger(__name__)
@@ -89,8 +90,8 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def list_faults(login: BrokerLogin, *, is_tls: bool, now: datetime) -> list[str]:
-    """Return what is wrong with these files, or will be soon, a sentence each."""
+def list_faults(login: BrokerLogin, *, is_tls: bool, now: datetime, name: str = "") -> list[str]:
+    """Return what is wrong with these files, or will be soon, a sentence each; `name` is whom they shall prove."""
     faults: list[str] = []
     if bool(login.user) != bool(login.password_file):
         faults.append("user and password_file belong together: one of them is missing")
@@ -107,16 +108,21 @@ def list_faults(login: BrokerLogin, *, is_tls: bool, now: datetime) -> list[str]
         make_context(login)
     except InvalidLogin as error:
         return [*faults, str(error)]
+    from cryptography import x509
+
     for path in (login.ca_file, login.cert_file):
         if path:
-            faults += _dates(path, now)
+            certificate = x509.load_pem_x509_certificates(Path(path).read_bytes())[0]
+            faults += _dates(path, certificate, now)
+            subject = certificate.subject.rfc4514_string()
+            if name and path == login.cert_file and f"CN={name}" not in subject.split(","):
+                faults.append(
+                    f"{path} is made for {subject}, not for {name}: the broker would let it say nothing"
+                )
     return faults
 
 
-def _dates(path: str, now: datetime) -> list[str]:
-    from cryptography import x509
-
-    certificate = x509.load_pem_x509_certificates(Path(path).read_bytes())[0]
+def _dates(path: str, certificate: Certificate, now: datetime) -> list[str]:
     ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
     if now > ends:
         return [f"{path} has expired on {ends:%Y-%m-%d}: issue a new one"]
@@ -177,6 +183,7 @@ class Proof:
         self._heard = ""
         self._told = ""
         self._has_told = False  # of the present attempt
+        self._is_denied = False  # since the latest connection
         if login.password_file:
             read_password(login.password_file)
 
@@ -184,6 +191,20 @@ class Proof:
         """Give paho's client what it needs before its first connection."""
         if self._context is not None:
             client.tls_set_context(self._context)
+        client.on_publish = self._on_publish
+
+    def _on_publish(
+        self, _client: Client, _data: object, _mid: int, reason: Any, _properties: object
+    ) -> None:
+        """The broker answers a message; that it is not allowed would otherwise be nobody's knowledge."""
+        if reason.is_failure and not self._is_denied:
+            self._is_denied = True
+            log.error(
+                "the broker does not let us speak: %s. Is %s made for this name, and does the name stand in its rules "
+                "(raseed gateway acl)?",
+                reason,
+                self._login.cert_file or "the user",
+            )
 
     def renew(self, client: Client) -> None:
         """Before a connection: take up files that were exchanged meanwhile; keep the old when the new are wrong."""
@@ -202,6 +223,7 @@ class Proof:
         """The broker let us in: no more listening to paho's own log, which costs at each message."""
         client.on_log = None
         self._told = self._heard = ""
+        self._is_denied = False
 
     def refused(self, said: str = "") -> None:
         """Say once why a connection failed: `said`, the error under way, or the last that paho logged."""

@@ -139,7 +139,7 @@ def _login(mqtt: Mapping[str, Any], over: BrokerLogin, folder: Path) -> BrokerLo
 def list_site_faults(settings: SiteSettings, now: datetime) -> list[str]:
     """Return what on this machine does not fit the settings, a sentence each: files, dates, folders, lines."""
     address: MqttAddress = parse_url(settings.mqtt_url)
-    faults = list_faults(settings.login, is_tls=address.tls, now=now)
+    faults = list_faults(settings.login, is_tls=address.tls, now=now, name=settings.site.code)
     if address.host not in ("localhost", "127.0.0.1", "::1") and not address.tls:
         faults.append(f"the line to {address.host} is not encrypted: use mqtts:// beyond this machine")
     for path in (settings.login.password_file, settings.login.key_file):

@@ -127,6 +127,22 @@ async def test_a_revoked_certificate_and_a_new_one_taken_up_without_a_restart(br
         await connected(link)
 
 
+async def test_a_certificate_for_another_name_is_let_in_and_told_that_it_may_not_speak(broker, caplog):
+    caplog.set_level(logging.ERROR)
+    async with link_of(broker.url, broker.login("site-2"), "site-1") as link:
+        await connected(link)
+        assert link.publish("rsd/1/up/site-1/birth", b"{}")
+        assert link.publish("rsd/1/up/site-1/birth", b"{}")
+
+        async def is_said():
+            return "does not let us speak" in caplog.text
+
+        await until(is_said, seconds=5)
+        await asyncio.sleep(0.1)
+        assert caplog.text.count("does not let us speak") == 1
+        assert "site-2.crt made for this name" in caplog.text
+
+
 async def test_a_broker_of_another_authority_and_under_another_name(broker, caplog, tmp_path):
     other = tmp_path / "other.crt"
     other.write_bytes(make_ca("another", NOW).certificate)
@@ -187,6 +203,10 @@ def test_files_that_cannot_be_used_are_named_with_what_is_wrong(broker, tmp_path
 def test_faults_are_listed_before_they_cost_a_journey(broker, tmp_path):
     mine = broker.login("site-2")
     assert list_faults(mine, is_tls=True, now=NOW) == []
+    assert list_faults(mine, is_tls=True, now=NOW, name="site-2") == []
+    assert (
+        "is made for CN=site-2, not for site-1" in list_faults(mine, is_tls=True, now=NOW, name="site-1")[0]
+    )
     assert "write mqtts://" in list_faults(mine, is_tls=False, now=NOW)[0]
     later = NOW + timedelta(days=824)
     assert any("expires in" in one for one in list_faults(mine, is_tls=True, now=later))
