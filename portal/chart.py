@@ -74,12 +74,17 @@ def _mark(middle: float, top: float) -> str:
     return f"M{middle:.2f} {tip:.2f}l-{MARK / 2:g} -{MARK:g}h{MARK:g}z"
 
 
-def draw(bars: Sequence[Bar], *, label_every: int) -> Chart:
-    """Place the bars; every `label_every`-th from the last one keeps its label."""
+def draw(bars: Sequence[Bar], *, label_every: int, slots: int | None = None) -> Chart:
+    """Place the bars; every `label_every`-th from the last one keeps its label.
+
+    With `slots`, places for so many bars are kept and labels count from the first: a day is a day
+    though part of it is still to come.
+    """
     most = max((bar.value for bar in bars if bar.value is not None), default=0)
     step = nice_step(max(most, 1))
     ceiling = step * max(1, -(-most // step))
-    slot = (END - START) / max(1, len(bars))
+    slot = (END - START) / max(1, slots or len(bars))
+    labelled_from = 0 if slots else len(bars) - 1
     drawn = []
     for place, bar in enumerate(bars):
         height = (BASE - TOP) * (bar.value or 0) / ceiling if bar.value is not None else float(BASE - TOP)
@@ -91,7 +96,7 @@ def draw(bars: Sequence[Bar], *, label_every: int) -> Chart:
                 y=round(BASE - height, 2),
                 height=round(height, 2),
                 label_x=round(START + (place + 0.5) * slot, 2),
-                is_labelled=(len(bars) - 1 - place) % label_every == 0,
+                is_labelled=(place - labelled_from) % label_every == 0,
                 mark=_mark(START + (place + 0.5) * slot, BASE - height) if bar.suspect_count else "",
             )
         )

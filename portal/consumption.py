@@ -17,6 +17,7 @@ WEEKS_SHOWN = 53
 DAYS_SHOWN = 60
 HOURS_SHOWN = 6  # cut into quarters, as many bars as a day has hours
 QUARTER = timedelta(minutes=15)
+ESTIMATED_SHARE = 10  # a bar of a month is not drawn as an estimate for one value of thousands
 # Between two readings further apart than this a bound is not interpolated: the shape in between is unknown.
 LONGEST_BRIDGE: dict[View, timedelta] = {
     "months": timedelta(days=4),
@@ -46,7 +47,10 @@ class Bucket:
     end: datetime
     used: int | None
     is_partial: bool
-    is_estimated: bool = False  # from values that nobody measured, or shared out between readings outside
+    is_estimated: bool = (
+        False  # a tenth or more of what nobody measured, or shared out between readings outside
+    )
+    has_estimates: bool = False
     suspect_count: int = 0  # readings that contradict the others and were left out
 
 
@@ -120,15 +124,20 @@ def arounds_of(spans: Sequence[Span], bounds: Sequence[datetime]) -> list[Around
 
 def buckets_of(spans: Sequence[Span], bounds: Sequence[datetime], view: View, now: datetime) -> list[Bucket]:
     """Return the use between each pair of bounds, with what is to be said of its readings."""
+    starts = [span.start for span in spans]
+    places = [bisect_left(starts, at) for at in bounds]
     found = []
-    for bucket in buckets(arounds_of(spans, bounds), view, now):
-        inside = [span for span in spans if bucket.start <= span.start < bucket.end]
-        is_guessed = not any(span.value_count for span in inside)
+    for bucket, (begin, end) in zip(
+        buckets(arounds_of(spans, bounds), view, now), pairwise(places), strict=True
+    ):
+        inside = spans[begin:end]
+        told = sum(span.value_count for span in inside)
+        estimated = sum(span.estimated_count for span in inside)
         found.append(
             replace(
                 bucket,
-                is_estimated=bucket.used is not None
-                and (is_guessed or any(span.estimated_count for span in inside)),
+                is_estimated=bucket.used is not None and ESTIMATED_SHARE * estimated >= told,
+                has_estimates=bucket.used is not None and (estimated > 0 or told == 0),
                 suspect_count=sum(span.suspect_count for span in inside),
             )
         )

@@ -19,11 +19,12 @@ NOON: Final = 12
 LABEL_EVERY: Final[dict[View, int]] = {"months": 3, "year": 13, "days": 14, "day": 6, "hours": 8}
 VIEWS: Final[tuple[tuple[View, str], ...]] = (
     ("hours", msg("6 hours")),
-    ("day", msg("One day")),
+    ("day", msg("Day")),
     ("days", msg("60 days")),
-    ("year", msg("One year")),
+    ("year", msg("Year")),
     ("months", msg("13 months")),
 )
+OF_A_DAY: Final = frozenset({"day", "hours"})
 # Where one can go a step back and forth, by what step.
 STEPS: Final[dict[View, timedelta]] = {
     "hours": timedelta(hours=HOURS_SHOWN),
@@ -84,7 +85,12 @@ async def show_use(
         tabs=tuple((_query(key, shown, part), language._(label), key == view) for key, label in VIEWS),
         earlier=_step(view, bounds, -1, now),
         later=_step(view, bounds, 1, now),
-        chart=draw(bars, label_every=LABEL_EVERY[view]),
+        # What is still to come keeps its place on the clock of a day.
+        chart=draw(
+            bars,
+            label_every=LABEL_EVERY[view],
+            slots=len(bounds) - 1 if view in OF_A_DAY else None,
+        ),
         known=sum(one.used for one in found if one.used is not None),
         gaps=sum(one.used is None for one in found),
         estimated=sum(one.is_estimated for one in found),
@@ -101,7 +107,7 @@ def _step(view: View, bounds: list[datetime], sign: int, now: datetime) -> str:
     if view not in STEPS:
         return ""
     # A day or a part of one is named by its start, a row of bars by what its last one holds.
-    named = bounds[0] if view in {"day", "hours"} else bounds[-2]
+    named = bounds[0] if view in OF_A_DAY else bounds[-2]
     moved = named + sign * STEPS[view]
     if moved.date() < EARLIEST_DAY or (sign > 0 and bounds[-1] > now):
         return ""
@@ -134,8 +140,8 @@ def _bar(bucket: Bucket, view: View, commodity: str, language: Language) -> Bar:
     if bucket.used is not None and bucket.is_partial:
         text = language._("%(amount)s so far", amount=text)
     notes = []
-    if bucket.is_estimated:
-        notes.append(language._("estimated"))
+    if bucket.has_estimates:
+        notes.append(language._("estimated") if bucket.is_estimated else language._("partly estimated"))
     if bucket.suspect_count:
         notes.append(
             language.ngettext(

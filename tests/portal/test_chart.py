@@ -42,6 +42,12 @@ def test_a_chart_of_nothing_is_still_a_chart() -> None:
     assert draw([bar(None), bar(0)], label_every=1).lines[-1] == (TOP, 1)
 
 
+def test_a_day_keeps_the_places_of_the_hours_to_come() -> None:
+    chart = draw([bar(n) for n in range(9)], label_every=6, slots=24)
+    assert chart.bars[-1].x < START + (END - START) * 9 / 24
+    assert [place for place, drawn in enumerate(chart.bars) if drawn.is_labelled] == [0, 6]
+
+
 def test_doubt_has_a_mark_over_its_bar_inside_the_drawing() -> None:
     chart = draw(
         [bar(1), Bar("l", "t", "x", 100, suspect_count=2), Bar("l", "t", "x", None, suspect_count=1)],

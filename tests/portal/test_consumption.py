@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
@@ -115,6 +116,10 @@ def test_estimates_are_told() -> None:
     spans = [span(START + n * HOUR, 100 * n, 100 * n + 50, estimated_count=n % 2) for n in range(3)]
     found = buckets_of(spans, [START + n * HOUR for n in range(4)], "day", START + DAY)
     assert [one.is_estimated for one in found] == [False, True, False]
+    assert [one.has_estimates for one in found] == [False, True, False]
+    few = [replace(one, value_count=11) for one in spans]
+    found = buckets_of(few, [START + n * HOUR for n in range(4)], "day", START + DAY)
+    assert [(one.is_estimated, one.has_estimates) for one in found][1] == (False, True), "one of eleven"
     assert found[0].used is None, "nothing is known before the first reading"
 
 
