@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from portal import forget
+from portal import forget, forget_store
 from portal.forget import Forget
 from tests.meter_gateway.places import NOW
 
@@ -57,3 +57,9 @@ async def test_codes_and_windows_go_after_their_time_and_at_most_hourly(pool):
     assert await part.round() == 0
     now = NOW + timedelta(hours=1)
     assert await part.round() == 1
+
+
+async def test_a_slice_is_a_slice(conn):
+    for place in range(3):
+        await message(conn, f"old-{place}", "token", 900 * DAY)
+    assert await forget_store.delete_messages(conn, codes_before=NOW, others_before=NOW, limit=2) == 2
