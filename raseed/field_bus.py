@@ -29,6 +29,7 @@ from raseed.settings import Settings
 
 BAR_WIDTH: Final = 32
 LOOK_S: Final = 0.3
+LAST_WORD_S: Final = 3.0
 # A gateway that says nothing for so long is told of; the task itself has its own deadline.
 SILENT_S: Final = 15.0
 POLL_S: Final = 1.0  # how often a trace on a laptop asks its unit: nobody else speaks there
@@ -44,6 +45,10 @@ class Target(Protocol):
     """A bus that tasks can be run on."""
 
     framer: str
+
+    async def look(self) -> None:
+        """Find out what kind of bus it is. Raises FieldRefused."""
+        ...
 
     async def run(self, kind: str, argument: dict[str, Any], say: Say) -> dict[str, Any]:
         """Run a task and return its result. Raises FieldRefused."""
@@ -107,6 +112,9 @@ class LocalBus:
     def __post_init__(self) -> None:
         self.framer = self.address.framer
 
+    async def look(self) -> None:
+        """What kind of bus it is was said."""
+
     def expected_s(self, kind: str, argument: dict[str, Any]) -> float:
         """Return about how long it takes when nobody answers."""
         return survey.estimate_s(kind, argument, framer=self.framer, baud=self.address.baud)
@@ -154,7 +162,16 @@ class SiteBus:
     database_url: str
     site: str
     bus: str
-    framer: str = "rtu"
+    framer: str = ""
+
+    async def look(self) -> None:
+        """Ask the platform what kind of bus it is. Raises FieldRefused."""
+        async with await psycopg.AsyncConnection.connect(self.database_url) as conn:
+            found = await site_task_store.find_bus(conn, self.site, self.bus)
+            if found is None:
+                known = ", ".join(f"{one.site} {one.code}" for one in await site_task_store.list_buses(conn))
+                raise FieldRefused(f"there is no bus {self.bus} at {self.site}; there are {known or 'none'}")
+            self.framer = found.framer
 
     def expected_s(self, kind: str, argument: dict[str, Any]) -> float:
         """Return about how long it takes when nobody answers, at 9600 baud where the platform cannot know."""
@@ -180,8 +197,16 @@ class SiteBus:
                 async with conn.transaction():
                     await order_site_task.cancel_task(conn, task.id, now=datetime.now(UTC))
                 print("stopped at the gateway too; what was found so far:", file=sys.stderr)
-                found = await site_task_store.find_task(conn, task.id)
-                return found.result if found else {}
+                return await self._last_word(conn, task.id)
+
+    async def _last_word(self, conn: psycopg.AsyncConnection[Any], task_id: int) -> dict[str, Any]:
+        """What a task that was called off had found: its gateway says so within a moment."""
+        end = time.monotonic() + LAST_WORD_S
+        while True:
+            task = await site_task_store.find_task(conn, task_id)
+            if task is None or not task.is_open or time.monotonic() > end:
+                return task.result if task else {}
+            await asyncio.sleep(LOOK_S)
 
     async def _follow(self, conn: psycopg.AsyncConnection[Any], task_id: int, say: Say) -> dict[str, Any]:
         began, warned = time.monotonic(), False

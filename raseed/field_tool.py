@@ -133,6 +133,7 @@ def _task(
 
     async def step() -> int:
         target = target_of(options, settings)
+        await target.look()
         if not options.json:
             checked = check_argument(kind, argument, framer=target.framer)
             seconds = target.expected_s(kind, checked)
