@@ -13,6 +13,8 @@ from meter_gateway.topics import DROPPED, SEQUENCE_GAP
 
 # A finding names at most so many ranges; the count beside them is complete.
 MAX_RANGES = 20
+# Of one edge a sweep looks at so many messages behind the last complete one: an hour of the busiest site.
+WALK = 50_000
 _ONE_SWEEPER = 0x5E90
 
 
@@ -43,12 +45,13 @@ async def advance(conn: psycopg.AsyncConnection, *, since: datetime, now: dateti
         "  FROM (SELECT edge, boot FROM meter_gateway.edge WHERE last_seen_at >= %(since)s"
         "        UNION SELECT edge, boot FROM meter_gateway.edge_sequence WHERE gap_since IS NOT NULL) s"
         "  LEFT JOIN meter_gateway.edge_sequence q USING (edge, boot)),"
-        " fresh AS (SELECT k.*, m.seq, row_number() OVER (PARTITION BY k.edge, k.boot ORDER BY m.seq) AS place"
-        "  FROM known k JOIN meter_gateway.edge_message m"
-        "    ON m.edge = k.edge AND m.boot = k.boot AND m.seq > k.complete_to),"
-        " walked AS (SELECT edge, boot, max(seq) AS newest,"
-        "   complete_to + count(*) FILTER (WHERE seq = complete_to + place) AS upto"
-        "  FROM fresh GROUP BY edge, boot, complete_to)"
+        # By index, edge for edge: the whole ledger is 40 days long. A gap with more behind it is walked in parts.
+        " walked AS (SELECT k.edge, k.boot, a.newest, k.complete_to + a.next_ones AS upto"
+        "  FROM known k CROSS JOIN LATERAL (SELECT max(seq) AS newest,"
+        "    count(*) FILTER (WHERE seq = k.complete_to + place) AS next_ones"
+        "   FROM (SELECT m.seq, row_number() OVER (ORDER BY m.seq) AS place FROM meter_gateway.edge_message m"
+        "          WHERE m.edge = k.edge AND m.boot = k.boot AND m.seq > k.complete_to ORDER BY m.seq"
+        "          LIMIT %(walk)s) f) a WHERE a.newest IS NOT NULL)"
         " INSERT INTO meter_gateway.edge_sequence AS q (edge, boot, complete_to, gap_since)"
         " SELECT edge, boot, upto, CASE WHEN newest > upto THEN %(now)s::timestamptz END FROM walked"
         " ON CONFLICT (edge, boot) DO UPDATE SET complete_to = EXCLUDED.complete_to,"
@@ -56,7 +59,7 @@ async def advance(conn: psycopg.AsyncConnection, *, since: datetime, now: dateti
         " gap_since = CASE WHEN EXCLUDED.complete_to > q.complete_to THEN EXCLUDED.gap_since"
         "   WHEN EXCLUDED.gap_since IS NOT NULL THEN coalesce(q.gap_since, EXCLUDED.gap_since) END,"
         " asked_at = CASE WHEN EXCLUDED.complete_to = q.complete_to THEN q.asked_at END",
-        {"since": since, "now": now},
+        {"since": since, "now": now, "walk": WALK},
     )
     await conn.execute(
         "DELETE FROM meter_gateway.edge_sequence q USING meter_gateway.edge e"
