@@ -66,11 +66,12 @@ class ConflictRow:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value of a chart; quality valid, simulated, suspect or estimated."""
+    """One value of a chart, with both its times; quality valid, simulated, suspect or estimated."""
 
     at: datetime
     value: int
     quality: str
+    recorded_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +174,9 @@ async def list_points(
     step = max((until - since) / slots, timedelta(seconds=1))
     async with conn.cursor(row_factory=class_row(Point)) as cur:
         await cur.execute(
-            """SELECT at, value, quality FROM (
+            """SELECT at, value, quality, recorded_at FROM (
                  SELECT DISTINCT ON (date_bin(%(step)s, occurred_at, %(since)s), quality)
-                        occurred_at AS at, value, quality FROM meter_gateway.v_reading_best
+                        occurred_at AS at, value, quality, recorded_at FROM meter_gateway.v_reading_best
                   WHERE meter_id = %(meter)s AND channel = %(channel)s
                     AND occurred_at >= %(since)s AND occurred_at <= %(until)s
                   ORDER BY date_bin(%(step)s, occurred_at, %(since)s), quality, occurred_at DESC) p
