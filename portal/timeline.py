@@ -77,6 +77,17 @@ _TITLES: Final[dict[tuple[str, str], tuple[Tone, str, bool]]] = {
     ("meter", "3.26.93.219"): ("warn", msg("Energy or water flows back"), False),
     ("meter", "raseed.removed"): ("info", msg("Meter taken down"), True),
     ("meter", "raseed.unknown_meter"): ("bad", msg("Another meter answers at this address"), False),
+    ("meter", "raseed.dropped"): (
+        "warn",
+        msg("The gateway's disk was over its quota: load readings were given up"),
+        False,
+    ),
+    ("meter", "raseed.outbox_lost"): (
+        "bad",
+        msg("The gateway's disk failed: readings that were not sent are lost"),
+        False,
+    ),
+    ("meter", "raseed.sequence_gap"): ("bad", msg("Messages of the meter never arrived"), False),
     ("outage", "out"): ("bad", msg("Supply interruption in the area"), True),
     ("outage", "restored"): ("ok", msg("Supply is back after the interruption"), True),
     ("ticket", "opened"): ("info", msg("Request registered"), True),
