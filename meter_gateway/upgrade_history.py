@@ -58,6 +58,11 @@ async def upgrade(conn: psycopg.AsyncConnection, now: datetime, say: Say) -> Don
 
     Raises UpgradeRefused; the plain table stays in use then.
     """
+    if await upgrade_store.is_left_over(conn):
+        await upgrade_store.drop_left_over(conn)
+        say("the swap was done; the old table is gone now")
+        await set_up_history.settle(conn, now, say)
+        return Done(0, 0.0)
     parts = await plan(conn)
     if await upgrade_store.is_begun(conn):
         say("going on with the upgrade that was begun")
@@ -79,6 +84,7 @@ async def upgrade(conn: psycopg.AsyncConnection, now: datetime, say: Say) -> Don
         say(f"{part.name}: {found.rows} readings in both, the same ({place} of {len(parts)})")
     locked_s = await _with_lock(conn, lambda: _swap(conn), say)
     say(f"readings are in a hypertable; others waited {locked_s:.3f} s")
+    await upgrade_store.drop_left_over(conn)  # outside the lock: nobody looks at it any more
     await upgrade_store.analyze(conn)
     await set_up_history.settle(conn, now, say)
     return Done(rows, locked_s)

@@ -177,7 +177,7 @@ async def list_dependents(conn: psycopg.AsyncConnection) -> Dependents:
 
 
 async def swap(conn: psycopg.AsyncConnection, dependents: Dependents) -> None:
-    """Put the hypertable in the place of the plain table, which goes. Raises when anything still needs that."""
+    """Put the hypertable in the place of the plain table, which is reading_before from now on."""
     for statement in (
         "DROP TRIGGER reading_is_mirrored ON meter_gateway.reading",
         "DROP FUNCTION meter_gateway.mirror_reading()",
@@ -190,9 +190,20 @@ async def swap(conn: psycopg.AsyncConnection, dependents: Dependents) -> None:
     for text in dependents.triggers:
         await conn.execute(text.encode())
     await _rename_indexes(conn)
-    await conn.execute("DROP TABLE meter_gateway.reading_before")
     await conn.execute("DROP TABLE meter_gateway.reading_upgrade")
     await conn.execute("SET LOCAL search_path = public")  # TimescaleDB's own triggers end the transaction
+
+
+async def is_left_over(conn: psycopg.AsyncConnection) -> bool:
+    """Whether the plain table is still there after its place was taken."""
+    cursor = await conn.execute("SELECT to_regclass('meter_gateway.reading_before') IS NOT NULL")
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def drop_left_over(conn: psycopg.AsyncConnection) -> None:
+    """Let the plain table go. Raises when anything still needs it."""
+    await conn.execute("DROP TABLE meter_gateway.reading_before")
 
 
 async def _rename_indexes(conn: psycopg.AsyncConnection) -> None:

@@ -180,6 +180,27 @@ async def test_a_difference_stops_it_and_it_can_be_forgotten(plain_pool, plain_u
 
 
 @needs_timescale
+async def test_killed_after_the_swap_only_the_old_table_is_left_to_go(plain_pool, plain_url):
+    readings = list(made_up(1))
+    await store(plain_pool, readings)
+
+    def dies(line):
+        if "are in a hypertable" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await upgraded(plain_url, dies)
+    async with plain_pool.connection() as conn:
+        assert await upgrade_store.is_left_over(conn)
+    lines = []
+    await upgraded(plain_url, lines.append)
+    assert lines == ["the swap was done; the old table is gone now"]
+    assert await everything(plain_pool) == expected(readings)
+    with pytest.raises(UpgradeRefused, match="already"):
+        await upgraded(plain_url)
+
+
+@needs_timescale
 async def test_a_long_reader_does_not_make_ingest_wait(plain_pool, plain_url, monkeypatch):
     await store(plain_pool, made_up(1))
     monkeypatch.setattr(upgrade_store, "LOCK_TIMEOUT", "SET LOCAL lock_timeout = '50ms'")
