@@ -13,6 +13,7 @@ A form with data-draft is always kept first and then sent; one with data-draft-o
   const LONGEST_SIDE = 1600; // as the server keeps them: a smaller picture is sooner sent
   const OLD_MS = 30 * 24 * 3600 * 1000; // the server takes none that waited longer
   if (!OWNER || !("indexedDB" in window)) return;
+  document.getElementById("draft-no-script")?.remove();
 
   /* --- the drafts of this phone ----------------------------------------------------------------- */
   const open = () => new Promise((resolve, reject) => {
