@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -45,7 +45,7 @@ async def insert_messages(
     return set(await cursor.fetchall())
 
 
-async def list_spoken_meters(conn: psycopg.AsyncConnection, drns: Sequence[str]) -> dict[str, SpokenMeter]:
+async def list_spoken_meters(conn: psycopg.AsyncConnection, drns: Collection[str]) -> dict[str, SpokenMeter]:
     """Return those of these meters that exist, by DRN."""
     cursor = await conn.execute(
         "SELECT m.id, m.drn, m.commodity, CASE m.link WHEN 'mqtt' THEN m.drn ELSE s.code END,"

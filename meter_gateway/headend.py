@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from meter_gateway import check_readings, keep_history, watch_sequence
 from meter_gateway.broker_login import BrokerLogin
 from meter_gateway.dispatch import Dispatch
 from meter_gateway.ingest import BATCH, UNDER_WAY, Ingest
+from meter_gateway.lean_memory import keep_lean, trim_for_ever
 from meter_gateway.mqtt_link import MqttLink
 from meter_gateway.retention import Keep
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
@@ -29,10 +29,6 @@ POOL_SIZE: Final = 6
 RECEIVE_MAXIMUM: Final = (UNDER_WAY + 1) * BATCH
 # How long a task waits for a connection before it says that the database is away.
 POOL_WAIT_S: Final = 5.0
-
-
-# A batch makes tens of thousands of objects and drops them all: a search each 700 took a sixth of the time.
-GARBAGE_AFTER: Final = 50_000
 
 
 def _now() -> datetime:
@@ -85,9 +81,7 @@ async def run(
         on_stored=dispatch.take_stored,
         on_session_lost=dispatch.ask_who_is_there,
     )
-    # What lives now lives to the end; and rows of a batch, which make no circles, need no search for any.
-    gc.freeze()
-    gc.set_threshold(GARBAGE_AFTER)
+    keep_lean()
     if publish_vitals is not None:
         publish_vitals(
             lambda: HeadendVitals(
@@ -97,6 +91,7 @@ async def run(
     await link.start()
     tasks = [
         asyncio.create_task(ingest.run(), name="ingest"),
+        asyncio.create_task(trim_for_ever(), name="trim"),
         asyncio.create_task(dispatch.run(), name="dispatch"),
         asyncio.create_task(dispatch.listen(database_url), name="listen"),
         asyncio.create_task(

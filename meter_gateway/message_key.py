@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -23,8 +22,6 @@ class _Named(msgspec.Struct):
 _NAMED: Final = msgspec.json.Decoder(_Named)
 
 
-# The channels of a poll share their instant, and polls of a site the second.
-@lru_cache(maxsize=4096)
 def instant(millis: int) -> datetime:
     """Return UTC epoch milliseconds as an aware instant."""
     return _EPOCH + timedelta(milliseconds=millis)
