@@ -174,6 +174,11 @@ async def list_of_meter(conn: psycopg.AsyncConnection, meter_id: int) -> list[Cr
     )
 
 
+async def list_undecided(conn: psycopg.AsyncConnection, *, limit: int) -> list[CreditCarry]:
+    """What waits for a meter, or gets no token: the office may turn it into money; oldest first."""
+    return await _list(conn, "WHERE state IN ('WAITING', 'REFUSED') ORDER BY taken_at, id LIMIT %s", (limit,))
+
+
 async def list_to_issue(conn: psycopg.AsyncConnection, *, limit: int) -> list[CreditCarry]:
     """What is to become a token and can: its meter has, or is getting, its own key."""
     return await _list(

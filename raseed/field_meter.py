@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 
@@ -21,6 +21,7 @@ Conn = psycopg.AsyncConnection[Any]
 # Base units (Wh, mL) of what a display counts (kWh, m3).
 SCALE: Final = {"electricity": 1_000, "water": 1_000_000}
 MAX_NOTE: Final = 500
+LIST_LIMIT: Final = 200
 
 
 def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,6 +77,15 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
             "--yes", action="store_true", help="do it; without it only says what would happen"
         )
         command.set_defaults(run=run)
+    credit = what.add_parser(
+        "credit", help="credit of removed meters that waits for a meter, or for the office"
+    )
+    credit.add_argument(
+        "--settle", type=UUID, metavar="ID", help="turn this one into the customer's money (supervisor)"
+    )
+    credit.add_argument("--yes", action="store_true", help="do it; without it only says what would happen")
+    credit.add_argument("--as", dest="person", metavar="NAME", help="staff name, with --settle")
+    credit.set_defaults(run=_credit)
     for command in (add, bind, install, replace, remove):
         command.add_argument("--as", dest="person", required=True, metavar="NAME", help="staff name")
         command.add_argument("--note", default="")
@@ -355,6 +365,46 @@ def _remove(options: argparse.Namespace, settings: Settings) -> int:
             return await _done_or_undone(conn, options)
 
     return carried_out(step)
+
+
+def _credit(options: argparse.Namespace, settings: Settings) -> int:
+    from raseed.field_tool import carried_out
+
+    async def step() -> int:
+        from billing import credit_carry_store
+
+        async with await connect(settings) as conn:
+            if options.settle is not None:
+                return await _settle(conn, options)
+            waiting = await credit_carry_store.list_undecided(conn, limit=LIST_LIMIT)
+            for one in waiting:
+                unit = "kWh" if one.commodity == "electricity" else "m³"
+                print(
+                    f"{one.id}  {one.units_tenths // 10}.{one.units_tenths % 10} {unit}  {one.state:<8}"
+                    f"  taken {one.taken_at:%Y-%m-%d}  {one.detail}"
+                )
+            print(f"{len(waiting)} wait")
+        return 0
+
+    return carried_out(step)
+
+
+async def _settle(conn: Conn, options: argparse.Namespace) -> int:
+    from billing import credit_carry_store
+    from portal import removal_store, remove_meter
+    from portal.formats import money_text
+    from portal.install import InstallRefused
+
+    if not options.person:
+        raise InstallRefused("role")
+    if options.yes:
+        await ask_engineer(conn, options.person, office=True)
+    carry = await credit_carry_store.lock_carry(conn, options.settle)
+    place = await removal_store.find_removed(conn, carry.old_meter_id, carry.usage_point_id)
+    price = await remove_meter.settle_carry(conn, carry, tariff_code=place.tariff_code, now=datetime.now(UTC))
+    worth = money_text(price.total_minor if price else 0, "en")
+    print(f"the credit of {place.drn} at {place.usage_point} becomes {worth} of its customer")
+    return await _done_or_undone(conn, options)
 
 
 async def _done_or_undone(conn: Conn, options: argparse.Namespace) -> int:

@@ -17,6 +17,8 @@ from raseed.settings import Settings
 EXIT_REFUSED: Final = 1
 WATCH_S: Final = 2.0
 SHOWN_PROFILES: Final = 3
+# So many units with one serial number are one meter.
+SAME_METER: Final = 3
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -173,6 +175,8 @@ def _scan(options: argparse.Namespace, settings: Settings) -> int:
         for line in result.get("skipped", []):
             print(f"the port does not take {line}")
         print(f"{len(found)} of {result.get('asked', 0)} asked answered")
+        if len(found) > SAME_METER and len({one["serial"] for one in found}) == 1:
+            print("all of them say the same: a TCP device that does not look at unit numbers. Use unit 1")
         return 0
 
     argument = {

@@ -253,3 +253,22 @@ async def test_orders_need_a_name_a_password_and_a_meter_that_is_known(field, da
         "bind", STRANGER.drn, "--site", "site-1", "--bus", "x", "--unit", 5, code=1
     )
     await field.order("bind", STRANGER.drn, "--site", "site-1", "--bus", "rtu-1", "--unit", 5)
+
+
+async def test_credit_that_waits_can_become_money_by_the_office_only(field, database_url, pool):
+    house = await prepare(pool)
+    async with pool.connection() as conn:
+        await create_staff(conn, username="noor", password=PASSWORD, role="supervisor", display_name="Noor")
+    field.env["DATABASE_URL"] = database_url
+    gone = ("remove", house.drn, "--counter", "800", "--credit", "10", "--yes")
+    assert "10.0 kWh wait for the next meter of this place" in await field.order(*gone)
+    said = await field.command("credit")
+    assert "WAITING" in said and "1 wait" in said
+    settle = ("credit", "--settle", said.split()[0])
+    assert "becomes 0.147" in await field.order(*settle)
+    assert "1 wait" in await field.command("credit")  # it only said what would happen
+    assert "your role may not do this" in await field.order(*settle, "--yes", code=1)
+    done = (*settle, "--yes", "--as", "noor")
+    assert "done" in await field.command(*done, typed=f"{PASSWORD}\n")
+    assert "already" in await field.command(*done, code=1, typed=f"{PASSWORD}\n")
+    assert "0 wait" in await field.command("credit")
