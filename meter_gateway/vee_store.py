@@ -255,7 +255,8 @@ async def list_strangers_gone(conn: psycopg.AsyncConnection) -> list[Over]:
 async def list_conflicts(conn: psycopg.AsyncConnection, *, limit: int) -> list[Found]:
     """Return channels with conflicts that nobody decided and nobody is shown."""
     cursor = await conn.execute(
-        "SELECT c.meter_id, c.channel, min(c.recorded_at), count(*), min(c.occurred_at) FROM meter_gateway.v_reading_conflict c"
+        "SELECT c.meter_id, c.channel, min(c.recorded_at), count(*), min(c.occurred_at)"
+        "  FROM meter_gateway.v_reading_conflict c"
         " WHERE c.verdict IS NULL AND NOT EXISTS (SELECT FROM meter_gateway.reading_finding f"
         "   WHERE f.meter_id = c.meter_id AND f.kind = 'conflict' AND f.channel = c.channel"
         "     AND f.closed_at IS NULL) GROUP BY 1, 2 LIMIT %s",

@@ -120,7 +120,7 @@ def label_times(since: datetime, until: datetime) -> list[datetime]:
     at = in_muscat(since).replace(hour=0, minute=0, second=0, microsecond=0)
     while at < since:
         at += timedelta(hours=hours)
-    found = []
+    found: list[datetime] = []
     while at <= until and len(found) < MOST_LABELS:
         found.append(at)
         at += timedelta(hours=hours)

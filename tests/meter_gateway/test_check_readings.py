@@ -131,6 +131,20 @@ async def test_two_headends_do_not_check_at_once(pool, conn):
     assert (await check_readings(pool, NOW)).opened == 1
 
 
+async def test_two_sweeps_side_by_side_open_and_end_once(pool):
+    async with pool.connection() as conn:
+        meter = await make_mqtt_meter(conn)
+        await say(conn, meter, topics.COUNTER_SUSPECT, NOW - 5 * MINUTE, value=1)
+        await say(conn, meter, topics.COUNTER_BELIEVED, NOW - 4 * MINUTE, value=2)
+        await say(conn, meter, topics.TAMPER, NOW, active=True)
+    for _ in range(3):
+        await asyncio.gather(*(check_readings(pool, NOW) for _ in range(4)))
+    async with pool.connection() as conn:
+        assert await findings(conn) == [("counter", True), ("tamper", False)]
+        cursor = await conn.execute("SELECT count(*) FROM meter_gateway.reading_finding_step")
+        assert await cursor.fetchone() == (3,)
+
+
 async def test_a_stranger_is_found_and_gone_when_the_meter_speaks_again(pool):
     async with pool.connection() as conn:
         _, bus_id = await make_site(conn)
