@@ -104,3 +104,62 @@ async def test_a_meter_without_readings_has_gaps(conn):
     )
     assert spans == []
     assert {one.used for one in buckets_of(spans, bounds, "year", NOW)} == {None}
+
+
+async def test_what_persons_decided_and_what_was_estimated_is_drawn_so(pool):
+    """A counter that began again, a contradiction that was decided, a gap that was filled by estimates."""
+    day = bounds_of("day", in_muscat(NOW).date() - timedelta(days=2))[0]
+    async with pool.connection() as conn:
+        await make_tariffs(conn)
+        meter = (await make_house(conn)).meter_id
+
+        async def told(hour, value, quality="valid"):
+            await conn.execute(
+                "INSERT INTO meter_gateway.reading (meter_id, channel, occurred_at, value, quality)"
+                " VALUES (%s, 'counter', %s, %s, %s)",
+                (meter, day + timedelta(hours=hour), value, quality),
+            )
+
+        for hour, value in ((0, 1_000), (1, 1_100), (2, 1_200), (8, 1_800), (9, 1_950), (10, 2_000)):
+            await told(hour, value)
+        for hour in range(11, 16):
+            await told(hour, 10 * hour, "suspect")
+        finding = (
+            await (
+                await conn.execute(
+                    "INSERT INTO meter_gateway.reading_finding (meter_id, kind, channel, from_at, opened_at)"
+                    " VALUES (%s, 'gap', 'counter', %s, %s) RETURNING id",
+                    (meter, day, NOW),
+                )
+            ).fetchone()
+        )[0]
+        for hour in range(3, 8):
+            await conn.execute(
+                "INSERT INTO meter_gateway.reading_estimate (finding_id, meter_id, channel, occurred_at, value, slot_s,"
+                " method, recorded_at) VALUES (%s, %s, 'counter', %s, %s, 600, 'line', %s)",
+                (finding, meter, day + timedelta(hours=hour), 1_000 + 100 * hour, NOW),
+            )
+        await conn.execute(
+            "INSERT INTO meter_gateway.counter_rebase (finding_id, meter_id, cause, from_at, base_value, until_at,"
+            " top_value, last_at, last_value, believed, decided_by, decided_at, reason)"
+            " VALUES (%s, %s, 'reset', %s, 110, %s, 150, %s, 2000, 5, 'p', %s, 'r')",
+            (
+                finding,
+                meter,
+                day + timedelta(hours=11),
+                day + timedelta(hours=15),
+                day + timedelta(hours=10),
+                NOW,
+            ),
+        )
+    await keep_history.catch_up(pool, NOW)
+    bounds = [day + timedelta(hours=hour) for hour in range(25)]
+    async with pool.connection() as conn:
+        spans = await consumption_store.list_spans(
+            conn, meter, "day", since=bounds[0] - reach("day"), until=bounds[-1] + reach("day")
+        )
+    found = buckets_of(spans, bounds, "day", NOW)
+    assert [one.used for one in found[:10]] == [100] * 8 + [150, 50]
+    assert [one.is_estimated for one in found[:10]] == [False] * 3 + [True] * 5 + [False] * 2
+    assert [one.used for one in found[10:15]] == [None, 10, 10, 10, 10], "the fall itself is no use"
+    assert sum(one.suspect_count for one in found) == 0
