@@ -234,7 +234,13 @@ A form with data-draft is always kept first and then sent; one with data-draft-o
   };
   addEventListener("online", () => { show(); sendAll().then(say); });
   addEventListener("offline", show);
-  document.getElementById("draft-send")?.addEventListener("click", () => sendAll().then(say));
+  document.getElementById("draft-send")?.addEventListener("click", () => {
+    const place = document.getElementById("draft-said");
+    place.hidden = false;
+    place.className = "notice notice-info";
+    place.textContent = words.sending;
+    sendAll().then(say);
+  });
   show().then(sweepOld).then(async () => {
     if (navigator.onLine && (await mine()).some((draft) => draft.state === "waiting")) say(await sendAll());
   });

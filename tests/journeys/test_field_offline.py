@@ -15,6 +15,15 @@ from tests.demo_town import DemoTown
 pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
 
 WAITING = "#draft-list > li:not(.empty)"
+OTHERS_DRAFT = """() => new Promise((done) => {
+  const asked = indexedDB.open("raseed-field", 1);
+  asked.onsuccess = () => {
+    const step = asked.result.transaction("drafts", "readwrite");
+    step.objectStore("drafts").put({key: "other-0001", owner: "999999", kind: "entry", drn: "1", fields: {},
+      photo: null, made_at: new Date().toISOString(), state: "waiting", summary: "private"});
+    step.oncomplete = () => { asked.result.close(); done(); };
+  };
+})"""
 
 
 @pytest.fixture
@@ -131,6 +140,13 @@ def test_a_conflict_is_told_in_plain_words_and_another_person_sees_nothing(
         "The meter or the place was taken meanwhile. Look again."
     )
     look_over(phone)
+
+    # Somebody else's draft, left when her session ended: neither shown nor sent, and not in the way of this person's.
+    phone.evaluate(OTHERS_DRAFT)
+    phone.goto("/field/drafts")
+    expect(phone.locator(WAITING)).to_have_count(1)
+    phone.locator("#draft-send").click()
+    expect(phone.locator("#phone-count")).to_have_text("1")
 
     phone.locator("form[action='/sign-out'] button").click()
     expect(phone.locator("#leave")).to_be_visible()
