@@ -69,20 +69,25 @@ async def list_turn(conn: psycopg.AsyncConnection, after_id: int, now: datetime,
 async def list_new_gaps(conn: psycopg.AsyncConnection, now: datetime, *, limit: int) -> list[Found]:
     """Return installed meters with a link whose newest counter is two turns old, without an open finding.
 
-    A counter in doubt is told, and so is no gap.
+    A counter in doubt is told, and so is no gap. Of a meter that never told us anything the newest reading
+    counts that was brought along.
     """
     cursor = await conn.execute(
-        "SELECT m.id, coalesce(st.counter_at, i.installed_at), st.counter, m.read_every_s,"
+        "SELECT m.id, n.at, coalesce(st.counter, r.value), m.read_every_s,"
         "       CASE WHEN st.supply_on = false THEN 'no_supply' WHEN NOT coalesce(st.link_up, false)"
         "            THEN 'link_down' ELSE 'silent' END"
         "  FROM meter_gateway.meter m"
         "  JOIN meter_gateway.meter_installation i ON i.meter_id = m.id AND i.removed_at IS NULL"
         "  LEFT JOIN meter_gateway.meter_state st ON st.meter_id = m.id"
+        "  LEFT JOIN LATERAL (SELECT occurred_at, value FROM meter_gateway.reading WHERE st.counter_at IS NULL"
+        "     AND meter_id = m.id AND channel = 'counter' AND quality <> 'suspect'"
+        "     ORDER BY occurred_at DESC LIMIT 1) r ON true"
+        "  CROSS JOIN LATERAL (SELECT coalesce(st.counter_at, r.occurred_at, i.installed_at) AS at) n"
         " WHERE m.link <> 'keypad' AND NOT coalesce(st.counter_suspect, false)"
-        "   AND greatest(st.counter_at, i.installed_at) < %(now)s - m.read_every_s * %(turns)s * interval '1 s'"
+        "   AND greatest(n.at, i.installed_at) < %(now)s - m.read_every_s * %(turns)s * interval '1 s'"
         "   AND NOT EXISTS (SELECT FROM meter_gateway.reading_finding f WHERE f.meter_id = m.id"
         "       AND f.kind = 'gap' AND (f.closed_at IS NULL"
-        "            OR f.from_at = coalesce(st.counter_at, i.installed_at))) LIMIT %(limit)s",
+        "            OR f.from_at = n.at)) LIMIT %(limit)s",
         {"now": now, "turns": GAP_TURNS, "limit": limit},
     )
     return [

@@ -7,9 +7,10 @@ import pytest
 from firmware_sim.device import Device
 from firmware_sim.fleet_store import FleetStore
 from meter_gateway import meter_store
-from meter_gateway.check_readings import check_readings
+from meter_gateway.check_readings import Checked, check_readings
 from meter_gateway.ingest import store_batch
 from meter_gateway.topics import Event, Reading, Uplink, encode, up_topic
+from raseed.seed import seed
 from tests.firmware_sim.parts import NOW_MS, TOWN, find, fresh
 
 TICK_MS = 600_000
@@ -96,3 +97,18 @@ async def test_what_is_found_of_a_fault(wire, fault, hours, found):
     expected = [(kind, "open") for kind in found]
     assert await wire.findings() == expected
     assert await wire.findings() == expected, "twice is as good as once"
+
+
+async def test_the_town_begins_without_a_finding(pool):
+    """Its 13 months of history are believed, before and after its meters told their first reading."""
+    now = datetime.now(UTC)
+    async with pool.connection() as conn:
+        await seed(conn, TOWN, now=now)
+    assert await check_readings(pool, now) == Checked()
+    async with pool.connection() as conn:
+        await conn.execute(
+            "INSERT INTO meter_gateway.meter_state (meter_id, counter, counter_at, state_at, last_seen_at)"
+            " SELECT DISTINCT ON (meter_id) meter_id, value, occurred_at, occurred_at, occurred_at"
+            " FROM meter_gateway.reading WHERE channel = 'counter' ORDER BY meter_id, occurred_at DESC"
+        )
+    assert await check_readings(pool, now + timedelta(hours=1)) == Checked()

@@ -96,3 +96,13 @@ async def test_a_flow_is_measured_by_quarters(conn, per_quarter, still, least):
     assert (flow.still_at is not None, flow.least_per_hour) == (still, least)
     assert flow.longest == 15 * MINUTE
     assert flow.intervals in (192, 193)
+
+
+async def test_readings_that_were_brought_along_are_no_gap(conn):
+    meter = await make_mqtt_meter(conn)
+    await install(conn, meter)
+    await tell(conn, meter, [(NOW - HOUR, 700)])
+    await conn.execute("DELETE FROM meter_gateway.meter_state")
+    assert await vee_window_store.list_new_gaps(conn, NOW, limit=9) == []
+    (gap,) = await vee_window_store.list_new_gaps(conn, NOW + 2 * HOUR, limit=9)
+    assert (gap.from_at, gap.detail["counter"]) == (NOW - HOUR, 700)
