@@ -110,5 +110,6 @@ async def test_the_town_begins_without_a_finding(pool):
             "INSERT INTO meter_gateway.meter_state (meter_id, counter, counter_at, state_at, last_seen_at)"
             " SELECT DISTINCT ON (meter_id) meter_id, value, occurred_at, occurred_at, occurred_at"
             " FROM meter_gateway.reading WHERE channel = 'counter' ORDER BY meter_id, occurred_at DESC"
+            " ON CONFLICT (meter_id) DO UPDATE SET counter = EXCLUDED.counter, counter_at = EXCLUDED.counter_at"
         )
     assert await check_readings(pool, now + timedelta(hours=1)) == Checked()
