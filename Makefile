@@ -73,7 +73,7 @@ $(VENV)/.ready-%: pyproject.toml constraints.txt | $(STAMP)
 	@touch $@
 
 WHAT ?= token
-bench: $(VENV)/.ready-bench $(if $(filter-out token,$(WHAT)),test-services) ## rates beside an anchor, in one run (WHAT=token, poll, ingest)
+bench: $(VENV)/.ready-bench $(if $(filter-out token,$(WHAT)),test-services) ## rates beside an anchor, in one run (WHAT=token, poll, ingest, history)
 	$(BIN)/python -m tests.benchmarks.$(WHAT)_bench
 
 SECONDS := 600

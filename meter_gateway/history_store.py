@@ -184,6 +184,25 @@ async def move_mark(
     )
 
 
+async def summarize(conn: psycopg.AsyncConnection, *, newest: int | None) -> int:
+    """Let the block range indexes of the newest partitions (None: of all) know their newest blocks.
+
+    What they do not know is read whole at each look. Vacuum would tell them, but only when much has
+    changed. Returns how many ranges were new. Raises LockNotAvailable while a vacuum is at it.
+    """
+    await conn.execute("SET LOCAL lock_timeout = '200ms'")
+    cursor = await conn.execute(
+        "SELECT coalesce(sum(brin_summarize_new_values(indexrelid)), 0) FROM"
+        " (SELECT i.indexrelid FROM pg_inherits h JOIN pg_index i ON i.indrelid = h.inhrelid"
+        "    JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam"
+        "   WHERE h.inhparent = 'meter_gateway.reading'::regclass AND a.amname = 'brin'"
+        "   ORDER BY h.inhrelid DESC LIMIT %s) newest",
+        (newest,),
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
 async def note_late_readings(conn: psycopg.AsyncConnection, mark: Mark, now: datetime) -> int:
     """Note the written hours into which readings fell that were recorded since the last look.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 ROUND_S: Final = 30.0
 # Hours written again in one transaction: each is at most some hundred readings, the whole about a second.
 LATE_LIMIT: Final = 2_000
+# Partitions that readings may still come into: the months ahead, this one, and those of late readings.
+NEWEST: Final = 6
 RETENTION_EVERY: Final = timedelta(hours=6)
 # Dead letters that go in one transaction; the next round takes the next slice.
 LETTER_SLICE: Final = 10_000
@@ -45,8 +48,21 @@ async def step(conn: psycopg.AsyncConnection, now: datetime) -> bool:
     return True  # at least a look for late readings
 
 
+async def tidy(pool: AsyncConnectionPool, *, newest: int | None = NEWEST) -> None:
+    """Bring the indexes up to date by which readings are looked up; left to the next time while somebody vacuums."""
+    async with pool.connection() as conn:
+        mark = await history_store.get_mark(conn)
+    if mark.kept_by != "job":
+        return
+    with contextlib.suppress(psycopg.errors.LockNotAvailable):
+        async with pool.connection() as conn:
+            # What the first steps read was perhaps brought in all at once.
+            await history_store.summarize(conn, newest=None if mark.live_hour is None else newest)
+
+
 async def catch_up(pool: AsyncConnectionPool, now: datetime) -> int:
     """Take steps until nothing waits, each its own transaction; returns how many."""
+    await tidy(pool)
     steps = 0
     more = True
     while more:
@@ -98,6 +114,7 @@ async def run(pool: AsyncConnectionPool, *, clock: Callable[[], datetime], keep:
             if retained_at is None or now - retained_at >= RETENTION_EVERY:
                 for name in await retain(pool, keep, now):
                     log.info("retention dropped %s", name)
+                await tidy(pool, newest=None)
                 retained_at = now
         except (psycopg.OperationalError, PoolTimeout) as error:
             if not is_away:

@@ -1,6 +1,7 @@
 """The job's branch: whatever is written already, the views say the same, and late readings find their hour."""
 
 import random
+import re
 from datetime import UTC, datetime, timedelta
 
 from meter_gateway import history_store, keep_history, reading_store
@@ -137,6 +138,29 @@ async def test_two_headends_do_not_collide(pool):
     async with pool.connection() as first, pool.connection() as second:
         assert await keep_history.step(first, NOW)
         assert not await keep_history.step(second, NOW), "the mark is held"
+
+
+async def test_late_readings_are_looked_for_in_few_blocks(pool):
+    async with pool.connection() as conn:
+        await reading_store.ensure_partitions(conn, NOW, NOW)
+        await conn.execute(
+            "INSERT INTO meter_gateway.reading (meter_id, channel, occurred_at, value, recorded_at)"
+            " SELECT m, 'load', %(at)s + n * interval '1 minute', 1, %(at)s + n * interval '1 minute'"
+            " FROM generate_series(1, 2000) n, generate_series(1, 20) m ORDER BY n",
+            {"at": NOW - timedelta(days=3)},
+        )
+        assert await history_store.summarize(conn, newest=None) > 3
+        assert await history_store.summarize(conn, newest=3) == 0
+        await conn.execute("SET LOCAL enable_seqscan = off")
+        await conn.execute("SET LOCAL enable_indexscan = off")
+        cursor = await conn.execute(
+            "EXPLAIN (ANALYZE, COSTS off) SELECT FROM meter_gateway.reading WHERE recorded_at >= %s",
+            (NOW - timedelta(days=3) + timedelta(minutes=1_990),),
+        )
+        plan = " ".join(line for (line,) in await cursor.fetchall())
+    removed = re.search(r"Rows Removed by Index Recheck: (\d+)", plan)
+    assert "Bitmap Index Scan" in plan
+    assert removed is None or int(removed[1]) < 12_000, "of 40,000"
 
 
 async def test_the_edition_is_what_the_server_says(conn):
