@@ -61,6 +61,7 @@ REFUSAL_WORDS: Final = {
     "no_link": msg("This meter has no link: read its display."),
     "form_used": msg("The form has expired. Please send it again."),
 }
+OTHER_REFUSAL: Final = msg("This is not possible at the moment. Look at the meter again.")
 STEP_WORDS: Final = {
     "CREATED": msg("Ordered"),
     "SENT": msg("Sent to the gateway"),
@@ -78,7 +79,7 @@ Conn = psycopg.AsyncConnection[Any]
 
 def refusal_words(reason: str, language: Language) -> str:
     """The sentence for a refusal's reason."""
-    return language._(REFUSAL_WORDS[reason])
+    return language._(REFUSAL_WORDS.get(reason, OTHER_REFUSAL))
 
 
 @router.get("/field")

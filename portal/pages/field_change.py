@@ -18,7 +18,7 @@ from portal.contact_centre.desk_store import DeskMeter
 from portal.formats import latin_digits
 from portal.i18n import Language, msg
 from portal.install import InstallRefused, check_number
-from portal.pages.field import REFUSAL_WORDS, refusal_words
+from portal.pages.field import OTHER_REFUSAL, REFUSAL_WORDS, refusal_words
 from portal.pages.field_commission import get_meter
 from portal.pages.render import language_of, page, redirect
 from portal.remove_meter import FinalReading
@@ -45,15 +45,11 @@ CHANGE_WORDS: Final = {
         "The new meter counts another thing: electricity and water do not replace each other."
     ),
     "meter_hangs": msg("The new meter hangs somewhere already."),
-    "credit_not_cleared": msg(
-        "The new meter still holds credit that was given to another. Ask the meter workshop to clear it."
-    ),
     "key_used": msg("The form has expired. Please send it again."),
     "no_customer": msg("Nobody has an agreement for this place: the credit can only wait there."),
     "no_tariff": msg("There is no tariff to turn the credit into money: let it wait at the place."),
     "carry_not_waiting": msg("The credit was given on already. Look again."),
 }
-OTHER_CHANGE: Final = msg("This is not possible at the moment. Look at the meter again.")
 
 Conn = psycopg.AsyncConnection[Any]
 
@@ -62,7 +58,7 @@ def change_words(reason: str, language: Language) -> str:
     """The sentence for why a meter cannot be hung, replaced or taken down."""
     if reason in REFUSAL_WORDS:
         return refusal_words(reason, language)
-    return language._(CHANGE_WORDS.get(reason, OTHER_CHANGE))
+    return language._(CHANGE_WORDS.get(reason, OTHER_REFUSAL))
 
 
 def read_typed(counter: str, credit: str, commodity: str) -> FinalReading | None:

@@ -19,7 +19,7 @@ from portal.contact_centre.desk_store import DeskMeter
 from portal.gather_checklist import NotComplete, finish, gather_facts
 from portal.i18n import msg
 from portal.install import InstallRefused
-from portal.pages.field import STEP_WORDS
+from portal.pages.field import OTHER_REFUSAL, STEP_WORDS
 from portal.pages.field_offline import keep_on_phone
 from portal.pages.render import language_of, page, redirect
 from portal.runtime import runtime_of
@@ -189,7 +189,7 @@ async def exercise(
                 now=datetime.now(UTC),
             )
     except InstallRefused as refused:
-        words = language_of(request)._(RELAY_WORDS[refused.reason])
+        words = language_of(request)._(RELAY_WORDS.get(refused.reason, OTHER_REFUSAL))
         return redirect(request, f"/field/meters/{drn}/checklist", flash=("error", words))
     return redirect(request, f"/field/meters/{drn}/relay")
 

@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from portal import field_store, rate_limit_store
 from portal.access import Viewer, require
 from portal.i18n import Language, msg
-from portal.pages.field import REFUSAL_WORDS as INSTALL_REFUSALS
+from portal.pages.field_change import change_words
 from portal.pages.field_offline import keep_on_phone
 from portal.pages.render import language_of, page, redirect
 from portal.photo import MAX_UPLOAD_BYTES, CleanPhoto, PhotoRefused, clean_photo
@@ -49,7 +49,6 @@ TAKEN_WORDS: Final = {
     "consent_kept": msg("The consent is recorded."),
 }
 REFUSED_WORDS: Final = {
-    **INSTALL_REFUSALS,
     "hangs_there_already": msg("This meter is installed at this place already: nothing is left to do."),
     "kind_unknown": msg("We do not know this kind of draft. Update the page and enter it again."),
     "from_the_future": msg("The phone's clock is ahead. Set it right, then send the draft again."),
@@ -73,7 +72,7 @@ REFUSED_WORDS: Final = {
 
 def refused_words(reason: str, language: Language) -> str:
     """The sentence for the reason of a refusal."""
-    return language._(REFUSED_WORDS[reason])
+    return language._(REFUSED_WORDS[reason]) if reason in REFUSED_WORDS else change_words(reason, language)
 
 
 @router.get("/field/drafts")

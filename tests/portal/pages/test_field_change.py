@@ -15,13 +15,15 @@ from portal import (
     commissioning_store,
     field_store,
     gather_checklist,
+    install,
+    remove_meter,
+    replace_meter,
     take_stock,
 )
-from portal.pages import (
-    field_add,
-)
+from portal.pages import field_add, field_drafts
+from portal.pages.field import OTHER_REFUSAL, REFUSAL_WORDS
 from tests.portal.field_town import build_field_town, hidden
-from tests.portal.small_town import drn_of
+from tests.portal.small_town import drn_of, languages
 from tests.portal.visitor import visiting
 
 BUS = "/field/sites/site-1/buses/rtu-1"
@@ -175,9 +177,16 @@ async def test_a_meter_is_taken_down_with_a_typed_reading(engineer, town, conn):
     assert await commissioning_store.find_place(conn, town.meters["a4"]) is None
 
 
-def test_every_reason_of_a_stock_refusal_has_words():
-    text = Path(take_stock.__file__).read_text(encoding="utf-8")
-    reasons = set(re.findall(r'InstallRefused\("(\w+)"\)', text)) - {
-        "link_unknown"
-    }  # the page gives the link itself
-    assert reasons <= set(field_add.ADD_WORDS) | set(field_add.REFUSAL_WORDS)
+def reasons_of(*modules):
+    text = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in modules)
+    return set(re.findall(r'InstallRefused\("(\w+)"\)', text))
+
+
+def test_every_reason_of_a_refusal_has_words_of_its_own():
+    english = languages()["en"]
+    found = reasons_of(install, remove_meter, replace_meter)
+    assert {"credit_not_cleared", "point_taken", "sale_open"} <= found
+    wordless = {reason for reason in found if field_drafts.refused_words(reason, english) == OTHER_REFUSAL}
+    assert not wordless
+    stock = reasons_of(take_stock) - {"link_unknown"}  # the page gives the link itself
+    assert stock <= set(field_add.ADD_WORDS) | set(REFUSAL_WORDS)

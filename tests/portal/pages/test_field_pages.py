@@ -164,7 +164,7 @@ async def test_a_bad_draft_is_told_in_words(engineer, town, change, reason):
         "/field/drafts", draft(town) | change, headers={"accept": "application/json"}
     )
     assert (answer.status_code, answer.json()["reason"]) == (422, reason)
-    assert answer.json()["text"] == field_drafts.REFUSED_WORDS[reason]
+    assert answer.json()["text"] == field_drafts.refused_words(reason, languages()["en"])
 
 
 async def test_without_script_a_form_leads_back_and_says_so(engineer, town):
