@@ -24,6 +24,7 @@ from portal.pages import (
     field_tasks,
 )
 from tests.portal.field_town import build_field_town
+from tests.portal.small_town import languages
 from tests.portal.test_photo import SECRET, jpeg
 from tests.portal.visitor import visiting
 
