@@ -160,3 +160,12 @@ def test_a_conflict_is_told_in_plain_words_and_another_person_sees_nothing(
         "async () => [(await caches.keys()).filter((name) => name.includes('pages')), (await indexedDB.databases()).length]"
     )
     assert left == [[], 0], "pages and drafts of who signed out are gone from the phone"
+
+
+def test_an_ended_session_takes_its_pages_from_the_phone(phone: Page) -> None:
+    names = "async () => (await caches.keys()).filter((name) => name.startsWith('raseed-field-pages'))"
+    assert phone.evaluate(names) != []
+    phone.context.clear_cookies(name="raseed_session")
+    phone.goto("/field")
+    phone.wait_for_url("**/sign-in?next=*")
+    phone.wait_for_function(f"async () => (await ({names})()).length === 0")
