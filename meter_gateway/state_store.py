@@ -49,8 +49,6 @@ async def apply_patches(
                 (sorted(new),),
             )
         await cursor.execute(_STAGE)
-        # A second batch in the same transaction starts empty.
-        await cursor.execute("DELETE FROM state_in")
         await copy_rows(cursor, "COPY state_in FROM STDIN (FORMAT BINARY)", _TYPES, map(_row, ordered))
         await cursor.execute(_APPLY)
 
@@ -82,7 +80,9 @@ _STAGE: Final = (
     "CREATE TEMPORARY TABLE IF NOT EXISTS state_in (meter_id bigint, seen_at timestamptz, state_at timestamptz,"
     " credit bigint, counter bigint, counter_at timestamptz, counter_suspect boolean, relay smallint,"
     " relay_reason text, load bigint, tamper boolean, link_up boolean, supply_on boolean, link_at timestamptz)"
-    " ON COMMIT DELETE ROWS"
+    " ON COMMIT DELETE ROWS;"
+    # A second batch in the same transaction starts empty.
+    " DELETE FROM state_in"
 )
 # In the order of the table above; an instant travels as the integer that it is inside.
 _TYPES: Final = (

@@ -68,7 +68,7 @@ listener {port} 127.0.0.1
 allow_anonymous true
 persistence false
 max_queued_messages 200000
-max_inflight_messages 3000
+max_inflight_messages 6000
 """
 
 
