@@ -26,7 +26,7 @@ from meter_gateway.command_store import DueCommand
 from meter_gateway.ingest import Stored
 from meter_gateway.message_key import to_millis
 from meter_gateway.mqtt_link import MqttLink
-from meter_gateway.topics import Command, Config, Rebirth, TaskOrder, down_topic, encode
+from meter_gateway.topics import MAX_DEVICES, Command, Config, Rebirth, TaskOrder, down_topic, encode
 
 log = logging.getLogger(__name__)
 
@@ -180,9 +180,22 @@ class Dispatch:
                     devices = await meter_store.list_meters_of_site(conn, site.code)
                     configs.append((site.code, Config(site.config_version, site.poll_ms / 1000, devices)))
         for edge, config in configs:
-            if self._link.publish(down_topic(edge, Config), encode(config), expiry_s=CONFIG_EXPIRY_S):
+            try:
+                payload = self._encode(config)
+            except ValueError as error:
+                # Once a version, and the other sites get theirs.
+                log.error("%s gets no new list of devices: %s", edge, error)  # noqa: TRY400
+                self._sent_config[edge] = config.version
+                continue
+            if self._link.publish(down_topic(edge, Config), payload, expiry_s=CONFIG_EXPIRY_S):
                 self._sent_config[edge] = config.version
                 log.info("config %d with %d devices sent to %s", config.version, len(config.devices), edge)
+
+    @staticmethod
+    def _encode(config: Config) -> bytes:
+        if len(config.devices) > MAX_DEVICES:
+            raise ValueError(f"{len(config.devices)} devices at one site, {MAX_DEVICES} are the most")
+        return encode(config)
 
     async def _watch_edges(self) -> None:
         """Call the roll where it is due, a slice a sweep, and note gateways that went without a word."""

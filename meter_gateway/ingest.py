@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 # 50 ms are not felt by anybody, and under load nobody lingers.
 BATCH: Final = 2000
 LINGER_S: Final = 0.05
-# While the database works for one lane, another reads its messages. A third finds neither idle.
+# While the database works for one lane, another reads its messages.
 LANES: Final = 2
 # Batches begun and not yet acknowledged: one in the database, one behind it.
 UNDER_WAY: Final = 2

@@ -18,8 +18,8 @@ MAX_MESSAGE_BYTES: Final = 256 * 1024
 MAX_RECORDS: Final = 500
 # A receipt names at most this many ranges; the rest follows in the next one.
 MAX_RANGES: Final = 200
-# A site has fewer devices than this (247 units a bus, few buses).
-MAX_DEVICES: Final = 4096
+# A site has fewer devices than this (eight full buses of 247 units); their list fits into one message.
+MAX_DEVICES: Final = 2000
 
 Edge = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Drn = Annotated[str, Meta(pattern=r"^[0-9]{11}([0-9]{2})?$")]

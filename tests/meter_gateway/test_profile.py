@@ -302,7 +302,9 @@ def test_a_plan_keeps_every_promise(made):
         )
         reached = start
         for begin, stop in taken:
-            inside = any(first < begin <= last and first < reached for first, last in _pair_spans(profile, fc))
+            inside = any(
+                first < begin <= last and first < reached for first, last in _pair_spans(profile, fc)
+            )
             assert inside or begin - reached <= profile.merge_gap, "never across a wider gap"
             reached = max(reached, stop)
     partners = {name: pair for pair in profile.pairs for name in pair}
