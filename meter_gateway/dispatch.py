@@ -22,10 +22,10 @@ from meter_gateway import (
     site_task_store,
     state_store,
 )
+from meter_gateway.broker.mqtt_link import MqttLink
 from meter_gateway.command_store import DueCommand
 from meter_gateway.ingest import Stored
 from meter_gateway.message_key import to_millis
-from meter_gateway.mqtt_link import MqttLink
 from meter_gateway.topics import MAX_DEVICES, Command, Config, Rebirth, TaskOrder, down_topic, encode
 
 log = logging.getLogger(__name__)

@@ -9,17 +9,24 @@ import time
 from pathlib import Path
 from typing import Final
 
-from meter_gateway.broker_login import BrokerLogin
-from meter_gateway.bus_worker import BusWorker
-from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, MqttLink
-from meter_gateway.outbox import HISTORICAL_MS, HISTORY_PER_S, MessageKey, OutboxWindow, Pace, history_per_s
-from meter_gateway.outbox_file import OutboxBroken, OutboxFull
-from meter_gateway.outbox_queue import StoredMessage
-from meter_gateway.outbox_store import OutboxStore
-from meter_gateway.site_settings import SiteSettings, read_site_settings
+from meter_gateway.broker.broker_login import BrokerLogin
+from meter_gateway.broker.mqtt_link import Connected, Disconnected, Incoming, MqttLink
+from meter_gateway.bus.bus_worker import BusWorker
+from meter_gateway.edge.outbox import (
+    HISTORICAL_MS,
+    HISTORY_PER_S,
+    MessageKey,
+    OutboxWindow,
+    Pace,
+    history_per_s,
+)
+from meter_gateway.edge.outbox_file import OutboxBroken, OutboxFull
+from meter_gateway.edge.outbox_queue import StoredMessage
+from meter_gateway.edge.outbox_store import OutboxStore
+from meter_gateway.edge.site_settings import SiteSettings, read_site_settings
+from meter_gateway.edge.task_desk import TaskDesk
+from meter_gateway.edge.task_journal import TaskJournal
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
-from meter_gateway.task_desk import TaskDesk
-from meter_gateway.task_journal import TaskJournal
 from meter_gateway.topics import (
     Birth,
     BornMeter,

@@ -10,14 +10,16 @@ from typing import Final
 
 from psycopg_pool import AsyncConnectionPool
 
-from meter_gateway import check_readings, keep_history, watch_sequence
-from meter_gateway.broker_login import BrokerLogin
+from meter_gateway import watch_sequence
+from meter_gateway.broker.broker_login import BrokerLogin
+from meter_gateway.broker.mqtt_link import MqttLink
 from meter_gateway.dispatch import Dispatch
 from meter_gateway.ingest import BATCH, UNDER_WAY, Ingest
 from meter_gateway.lean_memory import keep_lean, trim_for_ever
-from meter_gateway.mqtt_link import MqttLink
-from meter_gateway.retention import Keep
+from meter_gateway.readings import check_readings
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
+from meter_gateway.time_series import keep_history
+from meter_gateway.time_series.retention import Keep
 from meter_gateway.topics import SHARE_GROUP, shared_uplinks
 from meter_gateway.vitals import HeadendVitals, PublishVitals, pool_vitals
 

@@ -16,15 +16,16 @@ import msgspec
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from meter_gateway import command, edge_store, event_store, projection, reading_store, state_store, validation
+from meter_gateway import command, edge_store, event_store, projection, reading_store, state_store
+from meter_gateway.broker.mqtt_link import Connected, Incoming, MqttLink
 from meter_gateway.command_state import CommandEvent
 from meter_gateway.edge_store import SpokenMeter
 from meter_gateway.errors import CommandNotFound
 from meter_gateway.event_store import DeadLetter, NewEvent
 from meter_gateway.message_key import instant, make_ranges, message_key
-from meter_gateway.mqtt_link import Connected, Incoming, MqttLink
 from meter_gateway.projection import Told
 from meter_gateway.reading_store import StoredReading
+from meter_gateway.readings import validation
 from meter_gateway.task_reports import store_reports
 from meter_gateway.topics import (
     CONTRACT,

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import psycopg
 
-from meter_gateway import site_task_store, survey
+from meter_gateway import site_task_store
+from meter_gateway.bus import survey
 from meter_gateway.errors import InvalidTask, TaskConflict, TaskNotFound
 from meter_gateway.site_task import SETTLED, TaskEvent, TaskState, check_argument, next_state
 from meter_gateway.site_task_store import SiteTask

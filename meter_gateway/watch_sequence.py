@@ -12,7 +12,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from meter_gateway import sequence_store
-from meter_gateway.mqtt_link import MqttLink
+from meter_gateway.broker.mqtt_link import MqttLink
 from meter_gateway.sequence_store import Gap
 from meter_gateway.topics import Rebirth, down_topic, encode
 

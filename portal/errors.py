@@ -12,9 +12,9 @@ from portal.access import CsrfRejected, NotAllowed, NotFound
 from portal.contact_centre.open_ticket import TicketKeyReused
 from portal.contact_centre.reference import InvalidReference
 from portal.contact_centre.ticket import TicketRefused
+from portal.field.install import InstallRefused
 from portal.formats import money_text
 from portal.i18n import Language, msg
-from portal.install import InstallRefused
 from portal.outages.outage import OutageRefused
 from portal.rate_limit import TooManyAttempts
 from portal.sign_in import PhoneInvalid, StaffInvalid

@@ -11,8 +11,9 @@ from uuid import UUID
 import psycopg
 
 from billing import credit_carry_store, engineering_store, key_change_store, key_plan_store
-from portal import carry_credit, change_keys, issue_engineering
+from portal import change_keys, issue_engineering
 from portal.change_keys import Pool
+from portal.field import carry_credit
 from token_engine.vault import EngineeringVault
 
 log = logging.getLogger(__name__)

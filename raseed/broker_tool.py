@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from raseed.settings import Settings
 
 if TYPE_CHECKING:
-    from meter_gateway.broker_ca import Authority
+    from meter_gateway.broker.broker_ca import Authority
 
 # One line for each certificate that an authority signed.
 ISSUED: Final = "issued.csv"
@@ -60,7 +60,7 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _acl(options: argparse.Namespace, settings: Settings) -> int:
     import psycopg
 
-    from meter_gateway.broker_acl import make_acl
+    from meter_gateway.broker.broker_acl import make_acl
 
     try:
         edges = asyncio.run(_list_edges(settings.need("database_url")))
@@ -89,7 +89,7 @@ async def _list_edges(database_url: str) -> list[str]:
 
 
 def _authority(options: argparse.Namespace, _settings: Settings) -> int:
-    from meter_gateway.broker_ca import Authority, make_ca
+    from meter_gateway.broker.broker_ca import Authority, make_ca
 
     folder: Path = options.folder
     if (folder / "ca.key").exists():
@@ -108,7 +108,7 @@ def _authority(options: argparse.Namespace, _settings: Settings) -> int:
 
 
 def _certificate(options: argparse.Namespace, _settings: Settings) -> int:
-    from meter_gateway.broker_ca import DAYS
+    from meter_gateway.broker.broker_ca import DAYS
 
     authority, now, days = _load(options.authority), datetime.now(UTC), options.days or DAYS
     name = options.name[0]
@@ -157,7 +157,7 @@ def _revoke(options: argparse.Namespace, _settings: Settings) -> int:
 
 
 def _load(folder: Path) -> Authority:
-    from meter_gateway.broker_ca import Authority
+    from meter_gateway.broker.broker_ca import Authority
 
     try:
         return Authority((folder / "ca.crt").read_bytes(), (folder / "ca.key").read_bytes())

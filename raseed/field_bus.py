@@ -19,12 +19,13 @@ from uuid import uuid4
 
 import psycopg
 
-from meter_gateway import order_site_task, site_task_store, survey, survey_bus
-from meter_gateway.modbus_link import BusDown, BusLink, ModbusError
+from meter_gateway import order_site_task, site_task_store
+from meter_gateway.bus import survey, survey_bus
+from meter_gateway.bus.modbus_link import BusDown, BusLink, ModbusError
+from meter_gateway.bus.site_file import DEFAULT_QUIET_S, DEFAULT_TIMEOUT_S, BusAddress, Framer
+from meter_gateway.bus.survey_bus import PARITIES, Step, Wires
 from meter_gateway.profile import Read
-from meter_gateway.site_file import DEFAULT_QUIET_S, DEFAULT_TIMEOUT_S, BusAddress, Framer
 from meter_gateway.site_task import check_argument
-from meter_gateway.survey_bus import PARITIES, Step, Wires
 from raseed.settings import Settings
 
 BAR_WIDTH: Final = 32

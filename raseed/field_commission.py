@@ -14,7 +14,7 @@ from raseed.settings import Settings
 
 if TYPE_CHECKING:
     from portal.contact_centre.desk_store import DeskMeter
-    from portal.field_store import FieldCommand
+    from portal.field.field_store import FieldCommand
     from raseed.field_meter import Conn
 
 LOOK_S: Final = 0.3
@@ -63,7 +63,7 @@ class _Work:
 
 async def _get_meter(conn: Conn, drn: str) -> DeskMeter:
     from portal.contact_centre import desk_store
-    from portal.install import InstallRefused
+    from portal.field.install import InstallRefused
 
     meter = await desk_store.find_meter(conn, drn)
     if meter is None:
@@ -76,7 +76,7 @@ def _commission(options: argparse.Namespace, settings: Settings) -> int:
 
     async def step() -> int:
         from portal import login_store
-        from portal.install import InstallRefused, check_number
+        from portal.field.install import InstallRefused, check_number
         from raseed.field_meter import ask_engineer, connect
 
         async with await connect(settings) as conn:
@@ -96,7 +96,7 @@ def _commission(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _work_through(work: _Work) -> int:
-    from portal.gather_checklist import NotComplete, finish
+    from portal.field.gather_checklist import NotComplete, finish
 
     await _record_by_hand(work)
     if work.meter.link != "keypad":
@@ -120,9 +120,9 @@ async def _work_through(work: _Work) -> int:
 
 
 async def _tell_open(work: _Work) -> None:
-    from portal import commissioning_store
-    from portal.checklist import build_checklist
-    from portal.gather_checklist import gather_facts
+    from portal.field import commissioning_store
+    from portal.field.checklist import build_checklist
+    from portal.field.gather_checklist import gather_facts
 
     place = await commissioning_store.find_place(work.conn, work.meter.meter_id)
     for item in build_checklist(await gather_facts(work.conn, work.meter, place)):
@@ -132,7 +132,7 @@ async def _tell_open(work: _Work) -> None:
 
 
 async def _draft(work: _Work, kind: str, **fields: str) -> str:
-    from portal.take_draft import Draft, DraftRefused, take_draft
+    from portal.field.take_draft import Draft, DraftRefused, take_draft
 
     now = datetime.now(UTC)
     draft = Draft(key=uuid4().hex, kind=kind, drn=work.meter.drn, made_at=now, fields=fields)
@@ -167,7 +167,7 @@ def _answers(meter: DeskMeter) -> bool:
 
 
 async def _answer(work: _Work, command_id: int) -> FieldCommand | None:
-    from portal import field_store
+    from portal.field import field_store
 
     end = time.monotonic() + ANSWER_S
     while time.monotonic() < end:
@@ -180,8 +180,8 @@ async def _answer(work: _Work, command_id: int) -> FieldCommand | None:
 
 async def _read(work: _Work) -> None:
     """Read everything now: identity, clock and relay as the meter itself says."""
-    from portal import install
-    from portal.commission import RELAY_WORDS, clock_drift, is_clock_right
+    from portal.field import install
+    from portal.field.commission import RELAY_WORDS, clock_drift, is_clock_right
 
     now = datetime.now(UTC)
     async with work.conn.transaction():
@@ -225,7 +225,7 @@ async def _wait_for_key(work: _Work) -> None:
 
 
 async def _test(work: _Work) -> None:
-    from portal import install
+    from portal.field import install
     from token_engine.token_text import group_digits
 
     async with work.conn.transaction():
@@ -251,7 +251,7 @@ def _accepted() -> bool:
 
 async def _exercise(work: _Work) -> None:
     """Open and close the relay; refusals come from the rules, not from here."""
-    from portal.commission import RELAY_WORDS, exercise_relay
+    from portal.field.commission import RELAY_WORDS, exercise_relay
 
     if work.options.consent_by:
         word = await _draft(

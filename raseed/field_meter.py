@@ -14,7 +14,7 @@ import psycopg
 from raseed.settings import Settings
 
 if TYPE_CHECKING:
-    from portal.remove_meter import FinalReading
+    from portal.field.remove_meter import FinalReading
     from raseed.staff_word import Staff
 
 Conn = psycopg.AsyncConnection[Any]
@@ -95,7 +95,7 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 async def ask_engineer(conn: Conn, name: str, *, office: bool = False) -> Staff:
     """Who gives the order: by password, of the field; for money of the office. Raises NotStaff, InstallRefused."""
     from billing.engineering import APPROVERS
-    from portal.install import InstallRefused
+    from portal.field.install import InstallRefused
     from raseed.staff_word import ask_staff
 
     person = await ask_staff(conn, name)
@@ -125,7 +125,7 @@ def amount(typed: str, commodity: str) -> int:
 async def get_meter_id(conn: Conn, typed: str) -> int:
     """The meter of a typed number. Raises InstallRefused."""
     from meter_gateway import meter_store
-    from portal.install import InstallRefused, check_number
+    from portal.field.install import InstallRefused, check_number
 
     meter = await meter_store.find_meter_by_drn(conn, check_number(typed))
     if meter is None:
@@ -138,7 +138,7 @@ def _add(options: argparse.Namespace, settings: Settings) -> int:
 
     async def step() -> int:
         from meter_gateway.profile import load_profile
-        from portal import take_stock
+        from portal.field import take_stock
         from raseed.field_bus import FieldRefused
 
         found = await _look(options, settings)
@@ -193,7 +193,7 @@ async def _look(options: argparse.Namespace, settings: Settings) -> dict[str, An
 
 
 def _plate(options: argparse.Namespace) -> Any:
-    from portal.take_stock import StsPlate
+    from portal.field.take_stock import StsPlate
 
     if not options.sgc:
         return None
@@ -213,7 +213,7 @@ def _bind(options: argparse.Namespace, settings: Settings) -> int:
     from raseed.field_tool import carried_out
 
     async def step() -> int:
-        from portal import take_stock
+        from portal.field import take_stock
 
         async with await connect(settings) as conn:
             await ask_engineer(conn, options.person)
@@ -231,8 +231,8 @@ def _install(options: argparse.Namespace, settings: Settings) -> int:
     from raseed.field_tool import carried_out
 
     async def step() -> int:
-        from portal import field_store, install
-        from portal.install import InstallRefused
+        from portal.field import field_store, install
+        from portal.field.install import InstallRefused
 
         async with await connect(settings) as conn:
             points = await field_store.list_free_points(conn)
@@ -265,9 +265,9 @@ def _install(options: argparse.Namespace, settings: Settings) -> int:
 
 async def _final(conn: Conn, options: argparse.Namespace, meter_id: int, now: datetime) -> FinalReading:
     from meter_gateway import meter_store
-    from portal import remove_meter
-    from portal.install import InstallRefused
-    from portal.remove_meter import FinalReading
+    from portal.field import remove_meter
+    from portal.field.install import InstallRefused
+    from portal.field.remove_meter import FinalReading
 
     commodity = (await meter_store.get_meter(conn, meter_id)).commodity
     if options.counter is not None and options.credit is not None:
@@ -282,7 +282,7 @@ def _replace(options: argparse.Namespace, settings: Settings) -> int:
     from raseed.field_tool import carried_out
 
     async def step() -> int:
-        from portal import replace_meter
+        from portal.field import replace_meter
 
         now = datetime.now(UTC)
         async with await connect(settings) as conn:
@@ -306,7 +306,7 @@ def _replace(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _replacement_lines(plan: Any) -> list[str]:
-    from meter_gateway.survey import show
+    from meter_gateway.bus.survey import show
 
     unit = "Wh" if plan.old.commodity == "electricity" else "mL"
     name = "kWh" if unit == "Wh" else "m³"
@@ -332,7 +332,7 @@ def _remove(options: argparse.Namespace, settings: Settings) -> int:
     from raseed.field_tool import carried_out
 
     async def step() -> int:
-        from portal import remove_meter
+        from portal.field import remove_meter
         from portal.formats import money_text
 
         now, office = datetime.now(UTC), options.settle == "money"
@@ -391,9 +391,9 @@ def _credit(options: argparse.Namespace, settings: Settings) -> int:
 
 async def _settle(conn: Conn, options: argparse.Namespace) -> int:
     from billing import credit_carry_store
-    from portal import removal_store, remove_meter
+    from portal.field import removal_store, remove_meter
+    from portal.field.install import InstallRefused
     from portal.formats import money_text
-    from portal.install import InstallRefused
 
     if not options.person:
         raise InstallRefused("role")

@@ -78,7 +78,7 @@ def carried_out(step: Callable[[], Awaitable[int]]) -> int:
 
     from billing.errors import BillingError
     from meter_gateway.errors import MeterGatewayError
-    from portal.install import InstallRefused
+    from portal.field.install import InstallRefused
     from raseed.field_bus import FieldRefused
     from raseed.staff_word import NotStaff
 
@@ -255,7 +255,7 @@ def _hex(words: Sequence[int]) -> str:
 
 
 def _judge(options: argparse.Namespace, result: dict[str, Any]) -> int:
-    from meter_gateway import word_order
+    from meter_gateway.bus import word_order
     from meter_gateway.profile import load_profile
     from raseed.field_words import VERDICTS
 

@@ -42,8 +42,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _check(options: argparse.Namespace, settings: Settings) -> int:
-    from meter_gateway.site_file import InvalidSite
-    from meter_gateway.site_settings import list_site_faults, read_site_settings
+    from meter_gateway.bus.site_file import InvalidSite
+    from meter_gateway.edge.site_settings import list_site_faults, read_site_settings
 
     path = Path(options.config or settings.need("site_file"))
     try:
@@ -67,7 +67,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _asyncapi(_options: argparse.Namespace, _settings: Settings) -> int:
-    from meter_gateway.asyncapi import to_yaml
+    from meter_gateway.broker.asyncapi import to_yaml
 
     print(to_yaml(), end="")
     return 0

@@ -54,7 +54,7 @@ def _connected(settings: Settings, work: Callable[[Conn], Awaitable[int]]) -> in
 
 
 def _status(_options: argparse.Namespace, settings: Settings) -> int:
-    from meter_gateway import history_store, retention_store
+    from meter_gateway.time_series import history_store, retention_store
     from raseed.roles import keep_of
 
     keep = keep_of(settings)
@@ -97,8 +97,8 @@ def _time(at: datetime | None) -> str:
 
 
 def _upgrade(options: argparse.Namespace, settings: Settings) -> int:
-    from meter_gateway import upgrade_history
-    from meter_gateway.upgrade_history import UpgradeRefused
+    from meter_gateway.time_series import upgrade_history
+    from meter_gateway.time_series.upgrade_history import UpgradeRefused
 
     async def work(conn: Conn) -> int:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from meter_gateway import set_up_history
+from meter_gateway.time_series import set_up_history
 from raseed.settings import package_dir
 
 PACKAGES = ("meter_gateway", "billing", "portal")

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from meter_gateway.bus_time import TURNAROUND_S, read_s, sweep_s
+from meter_gateway.bus.bus_time import TURNAROUND_S, read_s, sweep_s
 from meter_gateway.meter_map import InvalidProfile, Profile, Read, Register, Value
 from meter_gateway.profile import load_profile, profile_names, read_profile, text_of
 from meter_gateway.profile_check import faults_of

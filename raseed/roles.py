@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meter_gateway.broker_login import BrokerLogin
+from meter_gateway.broker.broker_login import BrokerLogin
 from meter_gateway.topics import SHARE_GROUP
 from meter_gateway.vitals import PublishVitals
 from raseed.settings import Settings
 
 if TYPE_CHECKING:
-    from meter_gateway.retention import Keep
+    from meter_gateway.time_series.retention import Keep
 
 # What is silent for longer cannot do its work: eight polls of fifteen seconds, four reports of a gateway.
 SILENT_S = 120.0
@@ -111,7 +111,7 @@ def run_headend(options: argparse.Namespace, settings: Settings) -> int:
 
 def keep_of(settings: Settings) -> Keep:
     """How long readings and their history are kept. Raises ValueError where a number is too small."""
-    from meter_gateway.retention import Keep
+    from meter_gateway.time_series.retention import Keep
 
     return Keep(
         raw_months=settings.keep_raw_months,

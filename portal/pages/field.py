@@ -12,13 +12,14 @@ from fastapi.responses import Response
 
 from billing import identity_store, key_change_store
 from meter_gateway.errors import CommandConflict, MeterHasNoLink
-from portal import change_keys, commissioning_store, field_site_store, field_store, install, timeline_store
+from portal import change_keys, timeline_store
 from portal.access import NotFound, Viewer, require
 from portal.contact_centre import desk_store
 from portal.contact_centre.desk_store import DeskMeter
-from portal.field_store import FieldCommand
+from portal.field import commissioning_store, field_site_store, field_store, install
+from portal.field.field_store import FieldCommand
+from portal.field.install import InstallRefused
 from portal.i18n import Language, msg
-from portal.install import InstallRefused
 from portal.outages.supply import explain_supply
 from portal.pages.field_offline import keep_on_phone
 from portal.pages.render import language_of, page, redirect

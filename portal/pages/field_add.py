@@ -12,17 +12,17 @@ from fastapi.responses import Response
 from billing import identity_store
 from billing.identity_store import BASE_DATES
 from meter_gateway.profile import load_profile, profile_names
-from portal import take_stock
 from portal.access import Viewer, require
 from portal.contact_centre import desk_store
+from portal.field import take_stock
+from portal.field.install import InstallRefused, check_number
+from portal.field.take_stock import StsPlate
 from portal.formats import latin_digits
 from portal.i18n import Language, msg
-from portal.install import InstallRefused, check_number
 from portal.pages.field import REFUSAL_WORDS, refusal_words
 from portal.pages.field_sites import Code, Unit, get_bus
 from portal.pages.render import language_of, page, redirect
 from portal.runtime import runtime_of
-from portal.take_stock import StsPlate
 
 router = APIRouter()
 Installer = Annotated[Viewer, Depends(require("field.install"))]

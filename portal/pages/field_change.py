@@ -10,18 +10,18 @@ import psycopg
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
-from portal import field_store, remove_meter, replace_meter
 from portal.access import Viewer, require
-from portal.checklist import parse_display
 from portal.contact_centre import desk_store
 from portal.contact_centre.desk_store import DeskMeter
+from portal.field import field_store, remove_meter, replace_meter
+from portal.field.checklist import parse_display
+from portal.field.install import InstallRefused, check_number
+from portal.field.remove_meter import FinalReading
 from portal.formats import latin_digits
 from portal.i18n import Language, msg
-from portal.install import InstallRefused, check_number
 from portal.pages.field import OTHER_REFUSAL, REFUSAL_WORDS, refusal_words
 from portal.pages.field_commission import get_meter
 from portal.pages.render import language_of, page, redirect
-from portal.remove_meter import FinalReading
 from portal.runtime import runtime_of
 
 router = APIRouter()

@@ -10,15 +10,15 @@ import psycopg
 from fastapi import APIRouter, Depends, Form, Path, Request
 from fastapi.responses import Response
 
-from portal import commissioning_store, photo_store
 from portal.access import NotFound, Viewer, require
-from portal.checklist import build_checklist, first_open, may_finish, relay_refusal
-from portal.commission import exercise_relay
 from portal.contact_centre import desk_store
 from portal.contact_centre.desk_store import DeskMeter
-from portal.gather_checklist import NotComplete, finish, gather_facts
+from portal.field import commissioning_store, photo_store
+from portal.field.checklist import build_checklist, first_open, may_finish, relay_refusal
+from portal.field.commission import exercise_relay
+from portal.field.gather_checklist import NotComplete, finish, gather_facts
+from portal.field.install import InstallRefused
 from portal.i18n import msg
-from portal.install import InstallRefused
 from portal.pages.field import OTHER_REFUSAL, STEP_WORDS
 from portal.pages.field_offline import keep_on_phone
 from portal.pages.render import language_of, page, redirect

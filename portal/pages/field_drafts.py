@@ -12,16 +12,17 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 
-from portal import field_store, rate_limit_store
+from portal import rate_limit_store
 from portal.access import Viewer, require
+from portal.field import field_store
+from portal.field.photo import MAX_UPLOAD_BYTES, CleanPhoto, PhotoRefused, clean_photo
+from portal.field.take_draft import Draft, DraftAnswer, DraftKeyReused, DraftRefused, take_draft
 from portal.i18n import Language, msg
 from portal.pages.field_change import change_words
 from portal.pages.field_offline import keep_on_phone
 from portal.pages.render import language_of, page, redirect
-from portal.photo import MAX_UPLOAD_BYTES, CleanPhoto, PhotoRefused, clean_photo
 from portal.rate_limit import Limit
 from portal.runtime import runtime_of
-from portal.take_draft import Draft, DraftAnswer, DraftKeyReused, DraftRefused, take_draft
 
 router = APIRouter()
 Engineer = Annotated[Viewer, Depends(require("field.view"))]

@@ -11,14 +11,15 @@ import psycopg
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
-from meter_gateway import site_task_store, survey
+from meter_gateway import site_task_store
+from meter_gateway.bus import survey
 from meter_gateway.errors import InvalidTask
 from meter_gateway.profile import profile_names
 from meter_gateway.site_task import BAUDS, PARITIES, check_argument, number_registers
-from portal import field_site_store
 from portal.access import NotFound, Viewer, require
+from portal.field import field_site_store
+from portal.field.link_map import BusNode, SiteNode
 from portal.i18n import msg
-from portal.link_map import BusNode, SiteNode
 from portal.pages.field_offline import keep_on_phone
 from portal.pages.render import language_of, page, redirect
 from portal.runtime import runtime_of

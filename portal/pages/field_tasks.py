@@ -10,23 +10,24 @@ import psycopg
 from fastapi import APIRouter, Depends, Form, Path, Request
 from fastapi.responses import Response
 
-from meter_gateway import site_task_store, word_order
+from meter_gateway import site_task_store
+from meter_gateway.bus import word_order
+from meter_gateway.bus.word_order import Verdict
 from meter_gateway.errors import InvalidTask, TaskConflict
 from meter_gateway.order_site_task import cancel_task, order_task
 from meter_gateway.profile import load_profile
 from meter_gateway.site_task import KINDS
 from meter_gateway.site_task_store import SiteTask
-from meter_gateway.word_order import Verdict
-from portal import field_site_store
 from portal.access import NotFound, Viewer, require
 from portal.contact_centre import desk_store
+from portal.field import field_site_store
+from portal.field.link_map import KnownMeter
+from portal.field.trace_words import KIND_WORDS, TONES, failure_words, reason_words, trace_words
 from portal.formats import latin_digits
 from portal.i18n import msg
-from portal.link_map import KnownMeter
 from portal.pages.field_sites import TASK_STATES, TASK_WORDS, task_refusal
 from portal.pages.render import language_of, page, redirect
 from portal.runtime import runtime_of
-from portal.trace_words import KIND_WORDS, TONES, failure_words, reason_words, trace_words
 
 router = APIRouter()
 Commander = Annotated[Viewer, Depends(require("field.command"))]

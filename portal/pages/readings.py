@@ -10,9 +10,9 @@ import psycopg
 from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from fastapi.responses import Response
 
-from meter_gateway import decide_finding
-from meter_gateway.decide_finding import FindingClosed, NotClosable, NothingToBelieve
-from meter_gateway.finding_store import FindingNotFound
+from meter_gateway.readings import decide_finding
+from meter_gateway.readings.decide_finding import FindingClosed, NotClosable, NothingToBelieve
+from meter_gateway.readings.finding_store import FindingNotFound
 from portal import formats, readings_store
 from portal.access import NotFound, Viewer, require
 from portal.counter_chart import CounterChart, draw_counter

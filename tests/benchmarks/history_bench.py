@@ -27,7 +27,7 @@ import psycopg
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
-from meter_gateway import history_store, keep_history
+from meter_gateway.time_series import history_store, keep_history
 from portal import consumption_store, i18n, show_use
 from portal.pages.render import make_templates
 from raseed.migrate import migrate

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import uvloop
 
-from meter_gateway.modbus_link import BusLink
+from meter_gateway.bus.modbus_link import BusLink
+from meter_gateway.bus.site_file import BusAddress
 from meter_gateway.profile import Read
-from meter_gateway.site_file import BusAddress
 from tests.benchmarks.bench import Case, report_rates
 from tests.benchmarks.c_program import NoCompiler, build
 from tests.benchmarks.paced_line import PacedLine, silence_s, silences

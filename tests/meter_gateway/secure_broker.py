@@ -10,9 +10,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meter_gateway.broker_acl import make_acl
-from meter_gateway.broker_ca import Authority, make_ca
-from meter_gateway.broker_login import BrokerLogin
+from meter_gateway.broker.broker_acl import make_acl
+from meter_gateway.broker.broker_ca import Authority, make_ca
+from meter_gateway.broker.broker_login import BrokerLogin
 from tests.meter_gateway.conftest import free_port
 
 TOP = Path(__file__).resolve().parents[2]

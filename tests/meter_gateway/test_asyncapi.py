@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meter_gateway.asyncapi import EXAMPLES, make_document, to_yaml
+from meter_gateway.broker.asyncapi import EXAMPLES, make_document, to_yaml
 from meter_gateway.topics import DOWN_KINDS, UP_KINDS, decode_down, decode_up, down_topic, encode, up_topic
 
 FILE = Path(__file__).resolve().parents[2] / "docs/asyncapi.yaml"

@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from meter_gateway.broker_acl import InvalidAcl, make_acl
-from meter_gateway.broker_login import BrokerLogin
-from meter_gateway.mqtt_link import Incoming, MqttLink
+from meter_gateway.broker.broker_acl import InvalidAcl, make_acl
+from meter_gateway.broker.broker_login import BrokerLogin
+from meter_gateway.broker.mqtt_link import Incoming, MqttLink
 from meter_gateway.topics import shared_uplinks
 from tests.meter_gateway.roles import until
 from tests.meter_gateway.secure_broker import SecureBroker

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from meter_gateway.broker_ca import Authority, InvalidRequest, make_ca
+from meter_gateway.broker.broker_ca import Authority, InvalidRequest, make_ca
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from meter_gateway import mqtt_link
-from meter_gateway.broker_ca import Authority, make_ca
-from meter_gateway.broker_login import (
+from meter_gateway.broker import mqtt_link
+from meter_gateway.broker.broker_ca import Authority, make_ca
+from meter_gateway.broker.broker_login import (
     BrokerLogin,
     InvalidLogin,
     explain,
@@ -18,7 +18,7 @@ from meter_gateway.broker_login import (
     make_context,
     read_password,
 )
-from meter_gateway.mqtt_link import Incoming, MqttLink
+from meter_gateway.broker.mqtt_link import Incoming, MqttLink
 from tests.meter_gateway.roles import until
 from tests.meter_gateway.secure_broker import SecureBroker
 

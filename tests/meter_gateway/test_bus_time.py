@@ -1,6 +1,6 @@
 import pytest
 
-from meter_gateway.bus_time import read_s, sweep_s
+from meter_gateway.bus.bus_time import read_s, sweep_s
 from meter_gateway.meter_map import Read
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_gateway.bus_trace import MAX_LINES, Frame, crc16, describe, summary
+from meter_gateway.bus.bus_trace import MAX_LINES, Frame, crc16, describe, summary
 
 TOKEN = bytes.fromhex("12345678901234567890")
 

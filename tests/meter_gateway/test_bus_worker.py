@@ -2,14 +2,14 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from meter_gateway.bus_worker import BusWorker, make_meters
-from meter_gateway.modbus_link import BusLink
-from meter_gateway.outbox_store import OutboxStore
-from meter_gateway.session import Breaker
-from meter_gateway.site_file import BusAddress
+from meter_gateway.bus.bus_worker import BusWorker, make_meters
+from meter_gateway.bus.modbus_link import BusLink
+from meter_gateway.bus.session import Breaker
+from meter_gateway.bus.site_file import BusAddress
+from meter_gateway.edge.outbox_store import OutboxStore
+from meter_gateway.edge.watch import Memory
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
 from meter_gateway.topics import Command, Device
-from meter_gateway.watch import Memory
 from tests.meter_gateway.device import Bus, Meter
 from tests.meter_gateway.roles import until
 

@@ -2,12 +2,12 @@ import dataclasses
 
 import pytest
 
-from meter_gateway.deliver import FREEZE_LOOK_S, TRACE_MS, Delivery
-from meter_gateway.mailbox import is_verified
-from meter_gateway.modbus_link import BusLink, MeterWire, NoAnswer, Refused
-from meter_gateway.outbox_store import OutboxStore
+from meter_gateway.bus.modbus_link import BusLink, MeterWire, NoAnswer, Refused
+from meter_gateway.bus.site_file import BusAddress
+from meter_gateway.edge.deliver import FREEZE_LOOK_S, TRACE_MS, Delivery
+from meter_gateway.edge.mailbox import is_verified
+from meter_gateway.edge.outbox_store import OutboxStore
 from meter_gateway.profile import load_profile
-from meter_gateway.site_file import BusAddress
 from meter_gateway.topics import Command, Progress
 from tests.meter_gateway.device import PROFILE, Bus, Meter
 from token_engine.token_result import TokenResult

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_gateway.estimate import HALF_HOURS, LONGEST, MOST, fill_gap, half_hour_of
-from meter_gateway.validation import KnownCounter
+from meter_gateway.readings.estimate import HALF_HOURS, LONGEST, MOST, fill_gap, half_hour_of
+from meter_gateway.readings.validation import KnownCounter
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from meter_gateway import gateway
+from meter_gateway.broker.mqtt_link import Incoming, MqttLink
+from meter_gateway.bus.site_file import InvalidSite
 from meter_gateway.gateway import CLOCK_MS
 from meter_gateway.message_key import to_millis
-from meter_gateway.mqtt_link import Incoming, MqttLink
-from meter_gateway.site_file import InvalidSite
 from meter_gateway.topics import (
     Birth,
     Command,

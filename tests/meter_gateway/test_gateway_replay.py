@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from meter_gateway.outbox import Quota
-from meter_gateway.outbox_store import OutboxStore
+from meter_gateway.edge.outbox import Quota
+from meter_gateway.edge.outbox_store import OutboxStore
 from meter_gateway.topics import Config, Device, Event, Progress, Reading
 from tests.meter_gateway.device import Bus, Meter
 from tests.meter_gateway.roles import until

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from meter_gateway import command, command_store
+from meter_gateway.broker.mqtt_link import Connected, Incoming, MqttLink
 from meter_gateway.message_key import to_millis
-from meter_gateway.mqtt_link import Connected, Incoming, MqttLink
 from meter_gateway.topics import (
     Birth,
     Command,

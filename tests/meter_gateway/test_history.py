@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_gateway import history
-from meter_gateway.history import FEW_ROWS, MANY_ROWS, MOST_STEP_HOURS
+from meter_gateway.time_series import history
+from meter_gateway.time_series.history import FEW_ROWS, MANY_ROWS, MOST_STEP_HOURS
 
 NOW = datetime(2026, 11, 22, 9, 30, 5, tzinfo=UTC)
 

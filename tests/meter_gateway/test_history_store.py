@@ -4,9 +4,10 @@ import random
 import re
 from datetime import UTC, datetime, timedelta
 
-from meter_gateway import history_store, keep_history, reading_store
-from meter_gateway.history import Edition
+from meter_gateway import reading_store
 from meter_gateway.reading_store import StoredReading
+from meter_gateway.time_series import history_store, keep_history
+from meter_gateway.time_series.history import Edition
 from tests.meter_gateway.places import NOW
 
 UNITS = ("hour", "day", "month")

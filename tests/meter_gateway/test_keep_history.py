@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from meter_gateway import history_store, keep_history, reading_store, retention_store
+from meter_gateway import reading_store
 from meter_gateway.reading_store import StoredReading
-from meter_gateway.retention import Keep
+from meter_gateway.time_series import history_store, keep_history, retention_store
+from meter_gateway.time_series.retention import Keep
 from tests.meter_gateway.places import NOW
 
 OLD = datetime(2024, 3, 10, 6, 0, tzinfo=UTC)  # 32 months before

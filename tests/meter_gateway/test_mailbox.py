@@ -2,7 +2,7 @@
 
 import pytest
 
-from meter_gateway import mailbox
+from meter_gateway.edge import mailbox
 from meter_gateway.profile import load_profile
 
 E1, HIKING, ORNO = (load_profile(name) for name in ("raseed-prepaid-e1", "hiking-dds238", "orno-we504"))

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from meter_gateway.modbus_link import BusDown, BusLink, MeterWire, NoAnswer, Stranger, WrongAnswer
+from meter_gateway.bus.modbus_link import BusDown, BusLink, MeterWire, NoAnswer, Stranger, WrongAnswer
+from meter_gateway.bus.site_file import BusAddress
 from meter_gateway.profile import Read
-from meter_gateway.site_file import BusAddress
 from tests.meter_gateway.device import PROFILE, Bus, Meter
 
 DRN = "06000000029"
@@ -119,7 +119,7 @@ async def test_silence_between_frames(rtu):
 
 async def test_a_line_that_is_never_silent_is_told_and_not_asked(rtu, monkeypatch):
     """Whoever asks into somebody's noise garbles both; the meters are not to blame."""
-    monkeypatch.setattr("meter_gateway.modbus_link.BABBLE_S", 0.1)
+    monkeypatch.setattr("meter_gateway.bus.modbus_link.BABBLE_S", 0.1)
     link = BusLink(address(rtu))
     await link.read(1, Read(3, 0x1010, 4))
     asked = len(rtu.frames)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware_sim.modbus_frame import crc16, rtu_frame, tcp_frame
-from meter_gateway.modbus_link import BusLink
-from meter_gateway.modbus_transport import UNACKED_MS, BusTransport, Lost, Silent
+from meter_gateway.bus.modbus_link import BusLink
+from meter_gateway.bus.modbus_transport import UNACKED_MS, BusTransport, Lost, Silent
+from meter_gateway.bus.site_file import BusAddress
 from meter_gateway.profile import Read
-from meter_gateway.site_file import BusAddress
 from tests.benchmarks.paced_line import PacedLine, silence_s, silences
 
 ASK = b"\x03\x00\x10\x00\x02"

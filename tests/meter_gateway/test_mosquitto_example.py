@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from meter_gateway.mqtt_link import Incoming, MqttLink
+from meter_gateway.broker.mqtt_link import Incoming, MqttLink
 from meter_gateway.topics import MAX_MESSAGE_BYTES
 from tests.meter_gateway.roles import until
 from tests.meter_gateway.secure_broker import EXAMPLE, SecureBroker

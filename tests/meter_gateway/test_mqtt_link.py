@@ -2,8 +2,15 @@ import asyncio
 
 import pytest
 
-from meter_gateway import mqtt_link
-from meter_gateway.mqtt_link import Connected, Disconnected, Incoming, InvalidMqttUrl, MqttLink, parse_url
+from meter_gateway.broker import mqtt_link
+from meter_gateway.broker.mqtt_link import (
+    Connected,
+    Disconnected,
+    Incoming,
+    InvalidMqttUrl,
+    MqttLink,
+    parse_url,
+)
 from tests.meter_gateway.roles import until
 
 

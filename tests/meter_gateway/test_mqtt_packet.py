@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from paho.mqtt import _packet
 from paho.mqtt.client import MQTTv5
 
-from meter_gateway.mqtt_packet import BrokenPacket, packet_end, pubacks, publish_qos0, take_publishes
+from meter_gateway.broker.mqtt_packet import BrokenPacket, packet_end, pubacks, publish_qos0, take_publishes
 
 PINGRESP = b"\xd0\x00"
 

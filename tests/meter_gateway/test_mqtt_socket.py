@@ -2,8 +2,8 @@ import socket
 
 import pytest
 
-from meter_gateway import mqtt_socket
-from meter_gateway.mqtt_socket import BurstSocket
+from meter_gateway.broker import mqtt_socket
+from meter_gateway.broker.mqtt_socket import BurstSocket
 from tests.meter_gateway.test_mqtt_packet import PINGRESP, publish
 
 

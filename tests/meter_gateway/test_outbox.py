@@ -1,6 +1,6 @@
 import pytest
 
-from meter_gateway.outbox import (
+from meter_gateway.edge.outbox import (
     HISTORY_WINDOW,
     RESEND_FIRST_S,
     RESEND_MAX_S,

@@ -2,7 +2,7 @@ import sqlite3
 
 import pytest
 
-from meter_gateway.outbox_file import Reserve, is_broken, is_full, open_outbox
+from meter_gateway.edge.outbox_file import Reserve, is_broken, is_full, open_outbox
 
 
 def test_the_reserve_holds_room_and_gives_it_back(tmp_path):

@@ -3,8 +3,8 @@ from contextlib import closing
 
 import pytest
 
-from meter_gateway.outbox import Quota
-from meter_gateway.outbox_queue import OutboxQueue
+from meter_gateway.edge.outbox import Quota
+from meter_gateway.edge.outbox_queue import OutboxQueue
 from meter_gateway.topics import Event, Reading, TaskReport
 
 DRN = "06000000011"

@@ -3,11 +3,11 @@ from contextlib import closing
 
 import pytest
 
-from meter_gateway.outbox import Quota
-from meter_gateway.outbox_file import OutboxFull, Reserve
-from meter_gateway.outbox_store import KEEP_SETTLED_MS, OutboxStore
+from meter_gateway.edge.outbox import Quota
+from meter_gateway.edge.outbox_file import OutboxFull, Reserve
+from meter_gateway.edge.outbox_store import KEEP_SETTLED_MS, OutboxStore
+from meter_gateway.edge.watch import Memory
 from meter_gateway.topics import Command, Config, Device, Event, Progress, Reading
-from meter_gateway.watch import Memory
 
 DRN = "06000000011"
 TOKEN = "1" * 20

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_gateway.rebase import FEWEST, find_restart
-from meter_gateway.validation import KnownCounter, counter_is_suspect
+from meter_gateway.readings.rebase import FEWEST, find_restart
+from meter_gateway.readings.validation import KnownCounter, counter_is_suspect
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from meter_gateway.retention import Keep, Partition, cutoff, cutoffs, outlived
+from meter_gateway.time_series.retention import Keep, Partition, cutoff, cutoffs, outlived
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 MONTH = datetime(2026, 10, 31, 20, 0, tzinfo=UTC)  # November on the clock of Muscat

@@ -6,8 +6,8 @@ import tty
 
 import pytest
 
-from meter_gateway.serial_line import open_line
-from meter_gateway.site_file import BusAddress
+from meter_gateway.bus.serial_line import open_line
+from meter_gateway.bus.site_file import BusAddress
 from tests.meter_gateway.roles import until
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_gateway.session import Answered, Ask, Breaker, Due, Failed, NextAt, Session, TellDown, TellUp
+from meter_gateway.bus.session import Answered, Ask, Breaker, Due, Failed, NextAt, Session, TellDown, TellUp
 
 
 def fail(session, times, now=0.0):

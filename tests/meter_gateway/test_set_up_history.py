@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from meter_gateway import history_store, keep_history, set_up_history
+from meter_gateway.time_series import history_store, keep_history, set_up_history
 from raseed.migrate import list_migrations
 from tests.meter_gateway.places import NOW
 from tests.meter_gateway.test_history_store import FIRST, made_up, store

@@ -1,6 +1,6 @@
 import pytest
 
-from meter_gateway.site_file import InvalidSite, parse_site
+from meter_gateway.bus.site_file import InvalidSite, parse_site
 
 GOOD = """
 site = "site-1"

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from meter_gateway.broker_ca import Authority, make_ca
-from meter_gateway.broker_login import BrokerLogin
-from meter_gateway.outbox import Quota
-from meter_gateway.site_file import InvalidSite
-from meter_gateway.site_settings import list_site_faults, parse_site_settings, read_site_settings
+from meter_gateway.broker.broker_ca import Authority, make_ca
+from meter_gateway.broker.broker_login import BrokerLogin
+from meter_gateway.bus.site_file import InvalidSite
+from meter_gateway.edge.outbox import Quota
+from meter_gateway.edge.site_settings import list_site_faults, parse_site_settings, read_site_settings
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 BUS = '[[bus]]\ncode = "b"\nframer = "tcp"\naddress = "127.0.0.1:502"\n'

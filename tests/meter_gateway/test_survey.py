@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_gateway import survey
+from meter_gateway.bus import survey
+from meter_gateway.bus.survey import Heard, Reason, Score
 from meter_gateway.profile import load_profile, profile_names
 from meter_gateway.site_task import check_argument
-from meter_gateway.survey import Heard, Reason, Score
 
 E1 = load_profile("raseed-prepaid-e1")
 VALUES = {

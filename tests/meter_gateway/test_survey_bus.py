@@ -11,12 +11,12 @@ from firmware_sim.fleet_store import FleetStore
 from firmware_sim.modbus_bus import ModbusBus
 from firmware_sim.register_map import RegisterMap
 from firmware_sim.serial_server import SerialServer
-from meter_gateway import survey_bus
-from meter_gateway.modbus_link import BusDown, BusLink
+from meter_gateway.bus import survey_bus
+from meter_gateway.bus.modbus_link import BusDown, BusLink
+from meter_gateway.bus.site_file import BusAddress
+from meter_gateway.bus.survey_bus import Wires
 from meter_gateway.profile import load_profile, profile_names
-from meter_gateway.site_file import BusAddress
 from meter_gateway.site_task import check_argument
-from meter_gateway.survey_bus import Wires
 from tests.firmware_sim.buses import meters_of
 from tests.firmware_sim.parts import TOWN, fresh
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from meter_gateway.outbox_store import OutboxStore
-from meter_gateway.task_desk import TaskDesk
-from meter_gateway.task_journal import KEPT, TaskJournal
+from meter_gateway.edge.outbox_store import OutboxStore
+from meter_gateway.edge.task_desk import TaskDesk
+from meter_gateway.edge.task_journal import KEPT, TaskJournal
 from meter_gateway.topics import TaskOrder, TaskReport
 
 

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from meter_gateway.bus_worker import BusWorker
-from meter_gateway.modbus_link import BusLink
-from meter_gateway.outbox_store import OutboxStore
-from meter_gateway.site_file import BusAddress
+from meter_gateway.bus.bus_worker import BusWorker
+from meter_gateway.bus.modbus_link import BusLink
+from meter_gateway.bus.site_file import BusAddress
+from meter_gateway.bus.survey_bus import Wires
+from meter_gateway.edge.outbox_store import OutboxStore
+from meter_gateway.edge.task_runner import POLLS_SHARE, TaskRunner
 from meter_gateway.stop_signal import end_tasks
-from meter_gateway.survey_bus import Wires
-from meter_gateway.task_runner import POLLS_SHARE, TaskRunner
 from meter_gateway.topics import Command, Device, TaskOrder
 from tests.meter_gateway.device import Bus, Meter
 from tests.meter_gateway.roles import until

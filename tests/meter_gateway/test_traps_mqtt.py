@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from firmware_sim.mqtt_connection import Endpoint, MqttConnection
-from meter_gateway import mqtt_link
-from meter_gateway.mqtt_link import Incoming, MqttLink
+from meter_gateway.broker import mqtt_link
+from meter_gateway.broker.mqtt_link import Incoming, MqttLink
 from meter_gateway.stop_signal import end_tasks
 from meter_gateway.topics import SHARED_UPLINKS, Reading
 from tests.meter_gateway.places import make_mqtt_meter

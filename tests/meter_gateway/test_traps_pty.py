@@ -11,10 +11,10 @@ import pytest
 from firmware_sim.fleet_store import FleetStore
 from firmware_sim.modbus_frame import is_write
 from firmware_sim.serial_server import SerialServer
-from meter_gateway import validation
-from meter_gateway.modbus_link import BusLink, MeterWire, ModbusError, NoAnswer, WrongAnswer
+from meter_gateway.bus.modbus_link import BusLink, MeterWire, ModbusError, NoAnswer, WrongAnswer
+from meter_gateway.bus.site_file import BusAddress
 from meter_gateway.profile import Read
-from meter_gateway.site_file import BusAddress
+from meter_gateway.readings import validation
 from tests.firmware_sim.buses import PROFILE, make_bus
 from tests.firmware_sim.parts import token
 

@@ -9,9 +9,9 @@ import pytest
 from firmware_sim.fleet_store import FleetStore
 from firmware_sim.modbus_frame import is_write
 from firmware_sim.modbus_server import ModbusTcpServer
-from meter_gateway.modbus_link import BusLink, MeterWire, ModbusError, NoAnswer
+from meter_gateway.bus.modbus_link import BusLink, MeterWire, ModbusError, NoAnswer
+from meter_gateway.bus.site_file import parse_site
 from meter_gateway.profile import Read
-from meter_gateway.site_file import parse_site
 from tests.firmware_sim.buses import PROFILE, make_bus
 from tests.firmware_sim.parts import token
 

@@ -15,9 +15,10 @@ import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
-from meter_gateway import history_store, keep_history, reading_store, upgrade_history, upgrade_store
+from meter_gateway import reading_store
 from meter_gateway.reading_store import StoredReading
-from meter_gateway.upgrade_history import UpgradeRefused
+from meter_gateway.time_series import history_store, keep_history, upgrade_history, upgrade_store
+from meter_gateway.time_series.upgrade_history import UpgradeRefused
 from raseed import migrate as migrate_module
 from tests.conftest import with_database
 from tests.meter_gateway.places import NOW

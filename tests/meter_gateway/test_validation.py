@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from meter_gateway.validation import KnownCounter, counter_is_suspect, refusal
+from meter_gateway.readings.validation import KnownCounter, counter_is_suspect, refusal
 from tests.meter_gateway.places import NOW
 
 KNOWN = KnownCounter(NOW, 1_000_000)

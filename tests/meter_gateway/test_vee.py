@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_gateway import topics, vee
-from meter_gateway.vee import FlowWindow, Found, HeardEvent, Kind, Over, ReverseWindow, StillCounter
+from meter_gateway import topics
+from meter_gateway.readings import vee
+from meter_gateway.readings.vee import FlowWindow, Found, HeardEvent, Kind, Over, ReverseWindow, StillCounter
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from meter_gateway import vee_window_store
-from meter_gateway.check_readings import check_readings
-from meter_gateway.estimate import HALF_HOURS, half_hour_of
+from meter_gateway.readings import vee_window_store
+from meter_gateway.readings.check_readings import check_readings
+from meter_gateway.readings.estimate import HALF_HOURS, half_hour_of
 from tests.meter_gateway.places import NOW, make_mqtt_meter
 from tests.meter_gateway.test_check_readings import HOUR, MINUTE, install, make_water, quarters, tell
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from meter_gateway.edge.watch import REPORT_MS, Memory, is_doubtful, missed_tokens, observe, observe_stranger
 from meter_gateway.topics import CLOCK_DRIFT, Event, Reading
-from meter_gateway.watch import REPORT_MS, Memory, is_doubtful, missed_tokens, observe, observe_stranger
 
 DRN = "06000000011"
 T0 = 1_800_000_000_000

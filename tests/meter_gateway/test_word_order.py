@@ -2,8 +2,8 @@
 
 import pytest
 
+from meter_gateway.bus.word_order import judge_display, judge_pick, parse_display, read_orders
 from meter_gateway.profile import load_profile
-from meter_gateway.word_order import judge_display, judge_pick, parse_display, read_orders
 
 LOW_FIRST = load_profile("carlo-gavazzi-em340").registers["counter"]  # i32 CDAB, 100 Wh
 HIGH_FIRST = load_profile("raseed-prepaid-e1").registers["counter"]  # u64 ABCD, Wh

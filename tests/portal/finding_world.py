@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from psycopg.types.json import Jsonb
 
 from meter_gateway import topics
-from meter_gateway.check_readings import check_readings
+from meter_gateway.readings.check_readings import check_readings
 from tests.portal.small_town import SmallTown, build
 
 HOUR = timedelta(hours=1)

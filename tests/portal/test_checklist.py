@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portal.checklist import (
+from portal.field.checklist import (
     CONSENT_LIFE,
     Consent,
     Entry,

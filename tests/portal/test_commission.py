@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 
 from meter_gateway import command_store
-from portal import commission, commissioning_store
-from portal.commission import clock_drift, exercise_relay, is_clock_right
 from portal.contact_centre import desk_store
-from portal.install import InstallRefused
-from portal.take_draft import RELAY_PURPOSE
+from portal.field import commission, commissioning_store
+from portal.field.commission import clock_drift, exercise_relay, is_clock_right
+from portal.field.install import InstallRefused
+from portal.field.take_draft import RELAY_PURPOSE
 from tests.portal.small_town import NOW, build
 
 

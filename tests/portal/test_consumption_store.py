@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import psycopg
 
-from meter_gateway import keep_history
+from meter_gateway.time_series import keep_history
 from portal import consumption_store, my_store
 from portal.consumption import bounds_of, buckets, buckets_of, reach
 from portal.formats import in_muscat

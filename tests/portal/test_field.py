@@ -13,9 +13,9 @@ from billing import customer_store, identity_store, token_store
 from meter_gateway import meter_store, network_store
 from meter_gateway.command import apply_event
 from meter_gateway.command_state import CommandEvent
-from portal import field_store, install
-from portal.field_store import FieldCommand
-from portal.install import InstallRefused, check_number
+from portal.field import field_store, install
+from portal.field.field_store import FieldCommand
+from portal.field.install import InstallRefused, check_number
 from portal.pages.field import FINAL, GIVE_UP_AFTER, is_moving
 from tests.portal.small_town import LONG_AGO, NOW, build, drn_of
 from tests.portal.visitor import visiting

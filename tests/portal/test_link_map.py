@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from portal.link_map import KnownMeter, KnownSite, Link, build_map
+from portal.field.link_map import KnownMeter, KnownSite, Link, build_map
 from tests.portal.small_town import NOW
 
 FRESH = NOW - timedelta(seconds=4)

@@ -7,8 +7,8 @@ import io
 import pytest
 from PIL import Image, PngImagePlugin
 
-from portal import photo
-from portal.photo import MAX_SIDE, MAX_UPLOAD_BYTES, PhotoRefused, clean_photo
+from portal.field import photo
+from portal.field.photo import MAX_SIDE, MAX_UPLOAD_BYTES, PhotoRefused, clean_photo
 
 SECRET = b"Muscat-secret-comment"
 GPS = {1: "N", 2: (23.0, 35.0, 12.5), 3: "E", 4: (58.0, 24.0, 3.25)}

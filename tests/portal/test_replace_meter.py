@@ -12,11 +12,11 @@ from billing.ledger import CUSTOMER_CHANGE
 from billing.ledger_store import get_balance_minor
 from firmware_sim.meter_state import MeterState
 from meter_gateway import meter_store
-from portal import carry_credit, pass_credit, removal_store, remove_meter, replace_meter, take_stock
-from portal.install import InstallRefused, install
+from portal.field import carry_credit, pass_credit, removal_store, remove_meter, replace_meter, take_stock
+from portal.field.install import InstallRefused, install
+from portal.field.remove_meter import FinalReading
+from portal.field.take_stock import StsPlate
 from portal.key_sweep import KeySweep
-from portal.remove_meter import FinalReading
-from portal.take_stock import StsPlate
 from tests.billing.world import NOW, SGC, Clock, make_tariffs
 from tests.portal.key_world import make_wired, rich_vault, run_wire
 from tests.portal.sales import all_rows, one

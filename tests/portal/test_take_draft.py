@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from meter_gateway import meter_store
-from portal import commissioning_store, photo_store
-from portal.checklist import CLOCK_SLACK, CONSENT_LIFE, DRAFT_LIFE
-from portal.photo import CleanPhoto
-from portal.take_draft import Draft, DraftKeyReused, DraftRefused, take_draft
+from portal.field import commissioning_store, photo_store
+from portal.field.checklist import CLOCK_SLACK, CONSENT_LIFE, DRAFT_LIFE
+from portal.field.photo import CleanPhoto
+from portal.field.take_draft import Draft, DraftKeyReused, DraftRefused, take_draft
 from tests.portal.small_town import LONG_AGO, NOW, build, drn_of
 
 

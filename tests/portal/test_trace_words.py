@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from meter_gateway import bus_trace, survey
-from meter_gateway.bus_trace import Frame, crc16
-from portal.trace_words import KIND_WORDS, failure_words, reason_words, trace_words
+from meter_gateway.bus import bus_trace, survey
+from meter_gateway.bus.bus_trace import Frame, crc16
+from portal.field.trace_words import KIND_WORDS, failure_words, reason_words, trace_words
 from tests.portal.small_town import languages
 
 ARABIC = re.compile(r"[\u0600-\u06ff]")

@@ -41,6 +41,6 @@ def test_every_refusal_has_words(verb):
 
 
 def test_what_is_checked_by_hand_is_of_the_checklist():
-    from portal.take_draft import HAND_ITEMS
+    from portal.field.take_draft import HAND_ITEMS
 
     assert set(field_commission.BY_HAND) <= HAND_ITEMS

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from meter_gateway.site_settings import parse_site_settings
+from meter_gateway.edge.site_settings import parse_site_settings
 from raseed import cli
 from tests.meter_gateway.device import Bus, Meter
 from tests.meter_gateway.places import make_modbus_meter, make_site

@@ -1,6 +1,6 @@
 """`raseed history` as an operator types it."""
 
-from meter_gateway import keep_history, retention_store
+from meter_gateway.time_series import keep_history, retention_store
 from raseed import cli
 from tests.meter_gateway.places import NOW
 from tests.meter_gateway.test_history_store import made_up, store

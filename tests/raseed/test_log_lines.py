@@ -9,7 +9,7 @@ from raseed.log_lines import JsonLines, set_up_logs
 
 
 def make_record(text, *values, **extra):
-    logger = logging.getLogger("meter_gateway.bus_worker")
+    logger = logging.getLogger("meter_gateway.bus.bus_worker")
     return logger.makeRecord(logger.name, logging.WARNING, "f.py", 1, text, values, None, extra=extra)
 
 

@@ -108,7 +108,7 @@ BREAKAGES = {
     "command-dropped": ("meter_gateway.dispatch", command_dropped),
     "command-doubled": ("meter_gateway.dispatch", command_doubled),
     "last-gasps-ignored": ("meter_gateway.event_store", last_gasps_ignored),
-    "used-is-refused": ("meter_gateway.mailbox", used_is_refused),
+    "used-is-refused": ("meter_gateway.edge.mailbox", used_is_refused),
     "vault-late": ("token_engine.software_vault", vault_late),
 }
 

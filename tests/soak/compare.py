@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 
 from firmware_sim.journal import Answer, count_unreceipted, each_meter, last_place, list_answers
-from meter_gateway.watch import REPORT_MS
+from meter_gateway.edge.watch import REPORT_MS
 
 # From an answer on the bus to the time that the gateway writes on it: other requests of the same poll.
 POLL_TAKES_MS = 5_000

@@ -11,7 +11,7 @@ import pytest
 from meter_gateway import meter_store
 from meter_gateway.command import apply_event
 from meter_gateway.command_state import CommandEvent
-from portal import (
+from portal.field import (
     commissioning_store,
     field_store,
     gather_checklist,

@@ -10,10 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from PIL import Image
 
-from portal import (
-    commissioning_store,
-    photo_store,
-)
+from portal.field import commissioning_store, photo_store
 from portal.pages import (
     field_add,
     field_change,

@@ -9,9 +9,7 @@ import pytest
 
 from meter_gateway import meter_store, site_task_store
 from meter_gateway.order_site_task import apply_report
-from portal import (
-    field_site_store,
-)
+from portal.field import field_site_store
 from tests.portal.field_town import build_field_town, hidden
 from tests.portal.small_town import drn_of
 from tests.portal.visitor import visiting

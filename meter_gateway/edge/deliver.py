@@ -1,0 +1,189 @@
+"""Bring one journalled command to one wired meter: look, write once, look again, until the meter's word is here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from meter_gateway.bus.modbus_link import BusDown, MeterWire, ModbusError, NoAnswer, Refused
+from meter_gateway.edge import mailbox
+from meter_gateway.edge.outbox_store import JournalEntry, OutboxStore
+from meter_gateway.edge.watch import number
+from meter_gateway.profile import Profile, Value
+
+log = logging.getLogger(__name__)
+
+# A meter that is still working on it is asked again after this.
+LOOK_AGAIN_S: Final = 0.5
+# So long after a write its trace must be in the meter; without one the write never arrived.
+TRACE_MS: Final = 3_000
+# A clock that must not be set in these minutes is tried again after this.
+FREEZE_LOOK_S: Final = 20.0
+# Modbus exceptions that say "never": illegal function, address, value. Others may pass.
+_NEVER: Final = frozenset({1, 2, 3})
+_WORKING: Final = frozenset({"NONE", "PENDING"})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step came to: settled (`look_s` None) or to be looked at again after so many seconds.
+
+    `values` holds the meter's registers as they stood after the command, where they could be read.
+    """
+
+    look_s: float | None = None
+    values: Mapping[str, Value] | None = None
+
+
+class Delivery:
+    """Carries out journalled commands; every step is on disk before the next one begins."""
+
+    def __init__(self, store: OutboxStore, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+
+    async def carry_out(self, wire: MeterWire, entry: JournalEntry) -> Step:
+        """Do the next step of a command.
+
+        Raises ModbusError when the meter cannot be asked; what was begun is found by looking, next time.
+        """
+        if self.expire(entry):
+            return Step()
+        if entry.kind == "read_now":
+            values = await wire.read(_tellable(wire.profile))
+            self._store.mark(entry.id, "VERIFIED", _everything(values), self._now_ms())
+            return Step(values=values)
+        route = mailbox.route_of(wire.profile, entry.kind)
+        if route is None:
+            return self._reject(entry, {"result": "UNSUPPORTED"})
+        settled = await self._settled(wire, entry, route)
+        if settled is not None:
+            return settled
+        if entry.state != "ACCEPTED":
+            # It may have been written. A trace says that it ran, and writing the same id again only fetches
+            # the stored answer; without a trace, after a while, it never arrived.
+            if self._now_ms() - entry.at_ms < TRACE_MS:
+                return Step(LOOK_AGAIN_S)
+            if route == "relay" and entry.state == "WRITTEN":
+                return self._reject(entry, {"result": "REFUSED", "why": "the relay does not follow"})
+            if self._now_ms() >= entry.expires_ms and not (
+                route == "mailbox" and await _has_run(wire, entry.id)
+            ):
+                self._store.mark(entry.id, "EXPIRED", {"reason": "never reached the meter"}, self._now_ms())
+                return Step()
+        elif entry.kind == "clock" and self._is_frozen(wire.profile):
+            return Step(FREEZE_LOOK_S)
+        else:
+            before = mailbox.names_before(wire.profile, entry.kind)
+            told = mailbox.refusal(wire.profile, entry.kind, await wire.read(before) if before else {})
+            if told is not None:
+                return self._reject(entry, told)
+        return await self._write(wire, entry, route)
+
+    async def _settled(self, wire: MeterWire, entry: JournalEntry, route: mailbox.Route) -> Step | None:
+        """Settle a command whose answer stands in the meter; None while there is none."""
+        if route == "mailbox":
+            outcome = await self._look(wire, entry)
+            return None if outcome is None else await self._settle(wire, entry, outcome)
+        if entry.state == "ACCEPTED":
+            return None
+        # Without a mailbox the relay itself is the answer, and ordering a state twice is ordering it once.
+        values = await wire.read(_polled(wire.profile))
+        if values.get("relay") != mailbox.relay_wanted(entry.kind):
+            return None
+        detail = {"result": "DONE"} | _surroundings(values)
+        self._store.mark(entry.id, "VERIFIED", detail, self._now_ms())
+        return Step(values=values)
+
+    def _reject(self, entry: JournalEntry, detail: dict[str, Any]) -> Step:
+        self._store.mark(entry.id, "REJECTED", detail, self._now_ms())
+        log.info("command %d (%s) is not written: %s", entry.id, entry.kind, detail["result"])
+        return Step()
+
+    def _is_frozen(self, profile: Profile) -> bool:
+        return datetime.fromtimestamp(self._now_ms() / 1000, UTC).minute in profile.freeze_minutes
+
+    def expire(self, entry: JournalEntry) -> bool:
+        """Settle a command whose deadline passed before it was written; one that may be written is UNKNOWN."""
+        now = self._now_ms()
+        if now < entry.expires_ms:
+            return False
+        if entry.state == "ACCEPTED":
+            self._store.mark(entry.id, "EXPIRED", {"reason": "deadline before the meter was reached"}, now)
+            return True
+        if entry.state != "UNKNOWN":
+            self._store.mark(entry.id, "UNKNOWN", {"reason": "written, and no answer read yet"}, now)
+        return False
+
+    async def _write(self, wire: MeterWire, entry: JournalEntry, route: mailbox.Route) -> Step:
+        try:
+            values = mailbox.writing(wire.profile, entry.id, entry.kind, entry.argument, self._now_ms())
+        except ValueError as error:
+            return self._reject(entry, {"result": "INVALID", "why": str(error)})
+        self._store.mark_writing(entry.id, self._now_ms())
+        try:
+            await wire.write(values)
+        except Refused as error:
+            if error.code not in _NEVER:
+                raise
+            return self._reject(entry, {"result": "MODBUS_EXCEPTION", "code": error.code})
+        except (NoAnswer, BusDown):
+            log.info("command %d: no answer to the write, the meter will tell", entry.id)
+            raise
+        self._store.mark(entry.id, "WRITTEN", {}, self._now_ms())
+        settled = await self._settled(wire, self._store.get_entry(entry.id), route)
+        return settled or Step(LOOK_AGAIN_S)
+
+    async def _look(self, wire: MeterWire, entry: JournalEntry) -> dict[str, Value] | None:
+        """Return the meter's answer to this command, None while it has none."""
+        names = mailbox.outcome_names(entry.kind)
+        values = await wire.read(names)
+        echo, result = (values[name] for name in names[:2])
+        return None if echo != entry.id or result in _WORKING else values
+
+    async def _settle(self, wire: MeterWire, entry: JournalEntry, outcome: Mapping[str, Value]) -> Step:
+        needed = mailbox.names_after(entry.kind, entry.argument)
+        values: dict[str, Value] = {}
+        if needed:  # what was set must be seen: without it the command is looked at again
+            values = await wire.read((*_polled(wire.profile), *needed))
+        else:
+            with contextlib.suppress(ModbusError):
+                values = await wire.read(_polled(wire.profile))
+        # Where that failed, the answer counts all the same; its surroundings come with the next poll.
+        state, detail = mailbox.judge(entry.kind, entry.argument, outcome, values, self._now_ms())
+        detail |= _surroundings(values)
+        self._store.mark(entry.id, state, detail, self._now_ms())
+        log.info(
+            "command %d (%s) at meter %s: %s %s", entry.id, entry.kind, entry.meter, state, detail["result"]
+        )
+        return Step(values=values or None)
+
+
+def _polled(profile: Profile) -> tuple[str, ...]:
+    return profile.names_of((*profile.fast, *profile.slow))
+
+
+def _surroundings(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Credit, relay and load as they stood after a command, where they were read."""
+    found = {name: number(values, name) for name in ("credit", "relay", "load")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+async def _has_run(wire: MeterWire, command_id: int) -> bool:
+    values = await wire.read(wire.profile.names_of(["run_ids"]))
+    return command_id in values.values()
+
+
+def _everything(values: Mapping[str, Value]) -> dict[str, Any]:
+    detail: dict[str, Any] = {name: number(values, name) for name in ("credit", "counter", "relay", "load")}
+    detail["registers"] = values
+    return detail
+
+
+def _tellable(profile: Profile) -> tuple[str, ...]:
+    """Everything but the mailboxes: the last token's digits stay in the meter."""
+    return profile.names_of((*profile.fast, *profile.slow, "reserve"))

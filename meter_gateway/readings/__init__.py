@@ -1,0 +1,1 @@
+"""Which readings to believe: rules, findings, estimates, and what a person decides."""

@@ -1,0 +1,1 @@
+"""How readings age: hypertables, downsampled history, retention."""

@@ -1,0 +1,1 @@
+"""What a field engineer does: install, replace, take down, commission, photograph."""
