@@ -16,8 +16,16 @@ CONSENT_LIFE: Final = timedelta(hours=24)
 CLOCK_SLACK: Final = timedelta(minutes=5)
 # A draft that waited longer than this is not a fact of this installation any more.
 DRAFT_LIFE: Final = timedelta(days=30)
+# A register of this distance in time was read beside the display; a counter between two of REACH is bounded by them.
+BESIDE: Final = timedelta(minutes=15)
+REACH: Final = timedelta(hours=24)
+# Nobody could compare the display: it is to be entered again, nothing is wrong yet.
+NOT_COMPARED: Final = frozenset({"no_register", "no_register_then"})
 # The display counts whole units and the register was read a moment before: one unit of difference is none.
 DISPLAY_TOLERANCE: Final = MappingProxyType({"electricity": 1_000, "water": 1_000_000})  # Wh, mL
+RELAY_CLOSED: Final = 1
+# An order of these states never reached the relay.
+NEVER_ACTED: Final = (None, "EXPIRED", "REJECTED", "CANCELLED")
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -42,6 +50,14 @@ class Entry:
     recorded_at: datetime
     by_en: str
     by_ar: str
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """What a meter's counter was at an instant; Wh or mL."""
+
+    at: datetime
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,13 @@ class Facts:
     photos: int
     entries: Sequence[Entry] = ()
     consent: Consent | None = None
+    relay: int | None = None  # as the meter told it last; RELAY_CLOSED: connected
+    other_opened: bool = False  # somebody else ordered it open after this installation's own order
+
+    @property
+    def must_close(self) -> bool:
+        """Whether the exercise may have opened the relay, and nothing says that it was closed again."""
+        return self.open_state not in NEVER_ACTED and self.close_state != "VERIFIED" and not self.other_opened
 
     @property
     def has_link(self) -> bool:
@@ -98,10 +121,13 @@ class Item:
 
 
 def relay_refusal(facts: Facts, now: datetime) -> str | None:
-    """Why the relay may not be exercised now, None when it may.
+    """Why the next half of the relay's exercise may not be ordered now, None when it may.
 
-    Never at a critical customer, never after tamper, never without the customer's consent of this visit.
+    Never opened at a critical customer, after tamper, where it is not closed now, or without the customer's consent
+    of this visit. What the exercise opened is closed whatever else came up since, except tamper.
     """
+    if facts.must_close:
+        return "tamper" if facts.tamper else None if facts.has_link else "no_link"
     if facts.is_critical:
         return "critical_customer"
     if facts.tamper:
@@ -112,14 +138,31 @@ def relay_refusal(facts: Facts, now: datetime) -> str | None:
         return "not_installed"
     if not facts.link_up:
         return "link_down"
+    if facts.relay != RELAY_CLOSED:
+        return "not_closed"  # opened by an order, by the credit or by hand: not ours to close
     if facts.consent is None or facts.consent.given_at < now - CONSENT_LIFE:
         return "no_consent"
     return None
 
 
-def display_agrees(display: int, register: int, commodity: str) -> bool:
-    """Whether the number on the display and the register's are the same counter (both Wh, or both mL)."""
-    return abs(display - register) <= DISPLAY_TOLERANCE[commodity]
+def judge_display(
+    display: int, made_at: datetime, registers: Sequence[Register], commodity: str
+) -> str | None:
+    """Why a display is not proven to be the register's counter; None when it is (both Wh, or both mL).
+
+    It lies between the last register before it and the first after it, or is the same as one read beside it in time.
+    Reasons: no_register_then (nobody knows), display_differs.
+    """
+    before = max((r for r in registers if r.at <= made_at), key=lambda r: r.at, default=None)
+    after = min((r for r in registers if r.at > made_at), key=lambda r: r.at, default=None)
+    around = [r for r in (before, after) if r is not None]
+    if len(around) < 2:  # one side only: what was used in between is not known
+        around = [r for r in around if abs(r.at - made_at) <= BESIDE]
+    if not around:
+        return "no_register_then"
+    values = [r.value for r in around]
+    slack = DISPLAY_TOLERANCE[commodity]
+    return None if min(values) - slack <= display <= max(values) + slack else "display_differs"
 
 
 def parse_display(typed: str, commodity: str) -> int | None:
@@ -175,11 +218,12 @@ def _by_hand(code: str, newest: Mapping[str, Entry]) -> Item:
     entry = newest.get(code)
     if entry is None:
         return Item(code, Mark.OPEN, required=True)
+    reason = str(entry.detail.get("reason", ""))
     return Item(
         code,
-        Mark(entry.outcome),
+        Mark.OPEN if reason in NOT_COMPARED else Mark(entry.outcome),
         required=True,
-        reason=str(entry.detail.get("reason", "")),
+        reason=reason,
         at=entry.occurred_at,
         by_en=entry.by_en,
         by_ar=entry.by_ar,
@@ -203,21 +247,22 @@ def _own_key(facts: Facts) -> Item:
 
 
 def _relay(facts: Facts, said: Entry | None) -> Item:
-    if facts.is_critical:
-        return Item("relay", Mark.NOT_NEEDED, required=False, reason="critical_customer")
-    if not facts.has_link:
-        return Item("relay", Mark.NOT_NEEDED, required=False, reason="no_link")
-    if facts.open_state == "VERIFIED" and facts.close_state == "VERIFIED":
-        return Item("relay", Mark.DONE, required=False, at=facts.relay_at)
-    if facts.open_state is not None:
-        failed = "REJECTED" in (facts.open_state, facts.close_state)
+    if facts.must_close:
         return Item(
             "relay",
-            Mark.FAILED if failed else Mark.OPEN,
+            Mark.FAILED if facts.close_state == "REJECTED" else Mark.OPEN,
             required=True,  # begun is to be finished: the customer may be without supply
             reason="relay_begun",
             at=facts.relay_at,
         )
+    if facts.open_state == "VERIFIED" and facts.close_state == "VERIFIED":
+        return Item("relay", Mark.DONE, required=False, at=facts.relay_at)
+    if facts.is_critical:
+        return Item("relay", Mark.NOT_NEEDED, required=False, reason="critical_customer")
+    if not facts.has_link:
+        return Item("relay", Mark.NOT_NEEDED, required=False, reason="no_link")
+    if facts.open_state == "REJECTED":
+        return Item("relay", Mark.FAILED, required=False, reason="relay_refused", at=facts.relay_at)
     if said is not None and said.outcome == "skipped":
         return Item(
             "relay", Mark.SKIPPED, required=False, reason="skipped",

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import psycopg
 
+from meter_gateway import command_store
 from meter_gateway.command import order_command
 from portal.contact_centre.desk_store import DeskMeter
 from portal.field import commissioning_store
@@ -42,16 +43,21 @@ async def exercise_relay(
 ) -> int:
     """Order one half of a relay's exercise, in the caller's transaction, and return the command's id.
 
-    A close from afar makes the meter ready for reconnection; a person there presses the button. Raises
-    InstallRefused: critical_customer, tamper, no_link, not_installed, link_down, no_consent (no recorded consent of
-    this visit). What was opened may be closed without a consent, but never after tamper.
+    A close from afar makes the meter ready for reconnection; a person there presses the button. A repeat of `key`
+    gives the order that was made. Raises InstallRefused: not_opened (a close of what this exercise did not open),
+    not_closed (an open of what is open), and those of `relay_refusal`.
     """
+    prefix = RELAY_OPEN_KEY if step == "open" else RELAY_CLOSE_KEY
+    there = await command_store.find_command_by_key(conn, f"{prefix}{meter.meter_id}:{key}")
+    if there is not None:
+        return there.id
     place = await commissioning_store.find_place(conn, meter.meter_id)
     facts = await gather_facts(conn, meter, place)
+    if facts.must_close != (step == "close"):
+        raise InstallRefused("not_opened" if step == "close" else "not_closed")
     reason = relay_refusal(facts, now)
-    if reason is not None and not (step == "close" and facts.open_state and reason == "no_consent"):
+    if reason is not None:
         raise InstallRefused(reason)
-    prefix = RELAY_OPEN_KEY if step == "open" else RELAY_CLOSE_KEY
     command = await order_command(
         conn,
         meter_id=meter.meter_id,

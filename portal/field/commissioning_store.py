@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from portal.field.checklist import Consent, Entry
+from portal.field.checklist import Consent, Entry, Register
 
 ENTRY_LIMIT = 200  # of one installation; a checklist has ten items
 
@@ -129,6 +129,22 @@ async def list_entries(conn: Conn, meter_id: int, *, since: datetime) -> list[En
             (meter_id, since, ENTRY_LIMIT),
         )
         return (await cur.fetchall())[::-1]
+
+
+async def list_registers(conn: Conn, meter_id: int, *, at: datetime, reach: timedelta) -> list[Register]:
+    """The counter's last reading at or before an instant and its first after, as far as `reach` on both sides."""
+    async with conn.cursor(row_factory=class_row(Register)) as cur:
+        await cur.execute(
+            """(SELECT occurred_at AS at, value FROM meter_gateway.v_reading_judged
+                 WHERE meter_id = %(meter)s AND channel = 'counter' AND quality <> 'suspect'
+                   AND occurred_at > %(first)s AND occurred_at <= %(at)s ORDER BY occurred_at DESC LIMIT 1)
+               UNION ALL
+               (SELECT occurred_at, value FROM meter_gateway.v_reading_judged
+                 WHERE meter_id = %(meter)s AND channel = 'counter' AND quality <> 'suspect'
+                   AND occurred_at > %(at)s AND occurred_at < %(last)s ORDER BY occurred_at LIMIT 1)""",
+            {"meter": meter_id, "at": at, "first": at - reach, "last": at + reach},
+        )
+        return await cur.fetchall()
 
 
 async def count_photos(conn: Conn, meter_id: int, *, since: datetime) -> int:

@@ -120,6 +120,16 @@ async def find_last_command(conn: Conn, meter_id: int, *, key_prefix: str) -> Fi
         return await cur.fetchone()
 
 
+async def find_last_of_kind(conn: Conn, meter_id: int, *, kind: str) -> FieldCommand | None:
+    """The newest order of a kind to a meter, whoever gave it."""
+    async with conn.cursor(row_factory=class_row(FieldCommand)) as cur:
+        await cur.execute(
+            (_COMMAND + "WHERE c.meter_id = %s AND c.kind = %s ORDER BY c.id DESC LIMIT 1").encode(),
+            (meter_id, kind),
+        )
+        return await cur.fetchone()
+
+
 async def list_steps(conn: Conn, command_id: int) -> list[CommandStep]:
     """The steps of an order, oldest first."""
     async with conn.cursor(row_factory=class_row(CommandStep)) as cur:

@@ -12,7 +12,7 @@ from billing.identity_store import STOCK_KEYS, StsIdentity
 from billing.key_change_store import KeyChange
 from portal.contact_centre.desk_store import DeskMeter
 from portal.field import commissioning_store, field_store, install
-from portal.field.checklist import Facts, Item, Mark, build_checklist, may_finish
+from portal.field.checklist import NEVER_ACTED, Facts, Item, Mark, build_checklist, may_finish
 from portal.field.commissioning_store import Certificate, Place
 from portal.field.field_store import FieldCommand
 from portal.field.take_draft import RELAY_PURPOSE
@@ -64,7 +64,15 @@ async def gather_facts(conn: Conn, meter: DeskMeter, place: Place | None) -> Fac
         photos=await commissioning_store.count_photos(conn, meter.meter_id, since=since),
         entries=await commissioning_store.list_entries(conn, meter.meter_id, since=since),
         consent=consent,
+        relay=meter.relay,
+        other_opened=opened is not None and await _is_opened_since(conn, opened),
     )
+
+
+async def _is_opened_since(conn: Conn, opened: FieldCommand) -> bool:
+    """Whether somebody else's order may have opened the relay after ours: then it is theirs to close."""
+    newest = await field_store.find_last_of_kind(conn, opened.meter_id, kind="relay_open")
+    return newest is not None and newest.id > opened.id and newest.state not in NEVER_ACTED
 
 
 def _key_state(identity: StsIdentity | None, change: KeyChange | None) -> str | None:

@@ -14,7 +14,15 @@ import psycopg
 from meter_gateway import meter_store
 from meter_gateway.meter_store import Meter
 from portal.field import commissioning_store, install, photo_store
-from portal.field.checklist import CLOCK_SLACK, CONSENT_LIFE, DRAFT_LIFE, display_agrees, parse_display
+from portal.field.checklist import (
+    CLOCK_SLACK,
+    CONSENT_LIFE,
+    DRAFT_LIFE,
+    REACH,
+    Register,
+    judge_display,
+    parse_display,
+)
 from portal.field.commissioning_store import Place
 from portal.field.photo import CleanPhoto
 from portal.formats import latin_digits
@@ -172,18 +180,26 @@ async def _take_reading(work: _Work) -> str:
     value = parse_display(latin_digits(work.draft.fields.get("display", "")), work.meter.commodity)
     if value is None:
         raise DraftRefused("reading_unreadable")
-    state = await meter_store.find_state(work.conn, work.meter.id)
     detail: dict[str, Any] = {"display": value}
-    outcome = "done"
     # A keypad meter has no register to compare with: its display is the opening reading.
-    if work.meter.link != "keypad" and state is not None and state.counter is not None:
-        detail["register"] = state.counter
-        if not display_agrees(value, state.counter, work.meter.commodity):
-            outcome, detail["reason"] = "failed", "display_differs"
-    elif work.meter.link != "keypad":
-        outcome, detail["reason"] = "failed", "no_register"
-    await _record(work, "display", outcome, detail)
-    return "noted" if outcome == "done" else detail["reason"]
+    if work.meter.link != "keypad":
+        detail |= await _compare(work, value)
+    await _record(work, "display", "failed" if "reason" in detail else "done", detail)
+    return str(detail.get("reason", "noted"))
+
+
+async def _compare(work: _Work, display: int) -> dict[str, Any]:
+    """The register beside a display, and why it does not prove it; a draft that waited is held against its own time."""
+    made_at = min(work.draft.made_at, work.now)
+    registers = await commissioning_store.list_registers(work.conn, work.meter.id, at=made_at, reach=REACH)
+    state = await meter_store.find_state(work.conn, work.meter.id)
+    if state is not None and state.counter is not None:
+        registers.append(Register(state.state_at or work.now, state.counter))
+    if not registers:
+        return {"reason": "no_register"}
+    told: dict[str, Any] = {"register": min(registers, key=lambda r: abs(r.at - made_at)).value}
+    reason = judge_display(display, made_at, registers, work.meter.commodity)
+    return told if reason is None else told | {"reason": reason}
 
 
 async def _take_photo(work: _Work) -> str:

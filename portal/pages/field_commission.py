@@ -51,6 +51,9 @@ MARK_WORDS: Final = {
 REASON_WORDS: Final = {
     "display_differs": msg("The display and the register differ: check the word order and the scale."),
     "no_register": msg("No register was read yet when the display was entered."),
+    "no_register_then": msg(
+        "No register was read near the time when the display was entered. Enter the display once more."
+    ),
     "no_link": msg("This meter has no link: read its display."),
     "key_change": msg("The tokens of its own key are on the way, or wait to be typed."),
     "stock_key": msg(
@@ -58,6 +61,7 @@ REASON_WORDS: Final = {
     ),
     "critical_customer": msg("A critical customer: the relay is never exercised here."),
     "relay_begun": msg("The relay was opened. Close it again before you leave."),
+    "relay_refused": msg("The meter refused to open its relay."),
     "skipped": msg("Left out, with a reason."),
     "test_failed": msg("The last test token was not accepted."),
     "test_sent": msg("The test token is on its way."),
@@ -69,6 +73,12 @@ RELAY_WORDS: Final = {
     "no_link": msg("This meter has no link: its relay cannot be ordered."),
     "not_installed": msg("Install the meter first."),
     "link_down": msg("The link does not answer: an opened relay could not be closed again."),
+    "not_closed": msg(
+        "The relay does not stand closed. Find out who opened it, and why, before you touch it."
+    ),
+    "not_opened": msg(
+        "This exercise did not open the relay: it is not closed from here. Ask the control room."
+    ),
     "no_consent": msg("The customer's consent of today is needed first."),
 }
 METHOD_WORDS: Final = {
@@ -148,18 +158,14 @@ async def relay_page(request: Request, drn: str, _viewer: Commander) -> Response
     async with runtime_of(request).pool.connection() as conn:
         meter = await get_meter(conn, drn)
         facts = await gather_facts(conn, meter, await commissioning_store.find_place(conn, meter.meter_id))
-    begun = facts.open_state is not None and facts.open_state not in ("EXPIRED", "REJECTED")
-    refusal = relay_refusal(facts, now)
-    if begun and refusal == "no_consent":
-        refusal = None  # what was opened is closed again, whatever became of the consent
     return page(
         request,
         "field/relay_page.html",
         block="relay",
         meter=meter,
         facts=facts,
-        refusal=refusal,
-        step="close" if begun else "open",
+        refusal=relay_refusal(facts, now),
+        step="close" if facts.must_close else "open",
         is_over=facts.open_state == "VERIFIED" and facts.close_state == "VERIFIED",
         is_moving=not MOVING.isdisjoint((facts.open_state, facts.close_state)),
         state_words=STEP_WORDS,

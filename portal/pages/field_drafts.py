@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 from portal import rate_limit_store
 from portal.access import Viewer, require
 from portal.field import field_store
+from portal.field.checklist import NOT_COMPARED
 from portal.field.photo import MAX_UPLOAD_BYTES, CleanPhoto, PhotoRefused, clean_photo
 from portal.field.take_draft import Draft, DraftAnswer, DraftKeyReused, DraftRefused, take_draft
 from portal.i18n import Language, msg
@@ -34,8 +35,8 @@ MAX_KEY: Final = 64
 MIN_KEY: Final = 8
 # A day's work is some fifty photos; a phone that sends more in an hour is not in a hand.
 PHOTOS_PER_LOGIN: Final = Limit("field-photo", 200, 3600)
-# Pillow unpacks a picture into memory: two at a time is what a small server has room for.
-_PHOTO_TURNS: Final = asyncio.Semaphore(2)
+# Pillow unpacks a picture into memory: one at a time is what a small server has room for.
+_PHOTO_TURNS: Final = asyncio.Semaphore(1)
 
 TAKEN_WORDS: Final = {
     "installed": msg("The meter is installed. Next: the checklist."),
@@ -45,6 +46,9 @@ TAKEN_WORDS: Final = {
     ),
     "no_register": msg(
         "Noted, but no register was read yet. Wait for the link, then enter the display again."
+    ),
+    "no_register_then": msg(
+        "Noted, but no register was read near that time. Enter the display once more while the link answers."
     ),
     "photo_kept": msg("The photo is kept, without the place where it was taken."),
     "consent_kept": msg("The consent is recorded."),
@@ -134,8 +138,12 @@ def _local(path: str) -> str:
 async def _read_form(request: Request) -> tuple[dict[str, str], UploadFile | None]:
     fields: dict[str, str] = {}
     upload: UploadFile | None = None
+    # A plain form was read already, when its secret was looked for: its bound is counted here once more.
     form = await request.form(max_files=1, max_fields=MAX_FIELDS)
-    for name, value in form.multi_items():
+    items = form.multi_items()
+    if len(items) > MAX_FIELDS or sum(isinstance(value, UploadFile) for _name, value in items) > 1:
+        raise DraftRefused("kind_unknown")
+    for name, value in items:
         if isinstance(value, UploadFile):
             upload = value
         elif name != "csrf_token":
@@ -151,11 +159,11 @@ def _made_at(key: str, text: str, now: datetime) -> datetime:
         return now
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
-        raise DraftRefused("kind_unknown") from None
-    if found.tzinfo is None:
-        raise DraftRefused("kind_unknown")
-    return found.astimezone(UTC)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)  # beyond the year 1 or 9999 it overflows
+    except (ValueError, OverflowError):
+        pass
+    raise DraftRefused("kind_unknown")
 
 
 async def _photo(
@@ -184,5 +192,5 @@ def _taken(request: Request, answer: DraftAnswer, back: str, *, wants_json: bool
     if wants_json:
         told = {"state": "taken", "again": answer.again, "text": words, "href": back}
         return JSONResponse(told, headers={"Cache-Control": "no-store"})
-    is_good = answer.word not in ("display_differs", "no_register")
+    is_good = answer.word not in (*NOT_COMPARED, "display_differs")
     return redirect(request, back, flash=("ok" if is_good else "warn", words))

@@ -125,6 +125,35 @@ async def test_a_display_is_held_beside_the_register(conn, town, display, word, 
     assert (entry.item, entry.outcome, entry.detail["register"]) == ("display", outcome, 1_000_000)
 
 
+@pytest.mark.parametrize(
+    ("display", "word", "register"),
+    [
+        ("1000", "noted", 1_000_000),  # now the register says 1006
+        ("1006", "display_differs", 1_000_000),
+        ("65536000", "display_differs", 1_000_000),
+    ],
+)
+async def test_a_display_that_waited_is_held_against_the_register_of_its_time(
+    conn, town, display, word, register
+):
+    then = NOW - timedelta(hours=6)
+    await town.reading("a1", then - timedelta(minutes=4), value=999_900)
+    await town.reading("a1", then + timedelta(minutes=1), value=register)
+    await town.state("a1", NOW, counter=1_006_000)
+    given = draft(town, kind="reading", display=display, made_at=then)
+    assert (await take(conn, town, given)).word == word
+    (entry,) = await entries(conn, town)
+    assert (entry.detail["register"], entry.occurred_at) == (register, then)
+
+
+async def test_without_a_register_of_its_time_a_display_is_neither_right_nor_wrong(conn, town):
+    await town.state("a1", NOW, counter=1_006_000)
+    given = draft(town, kind="reading", display="1000", made_at=NOW - timedelta(hours=6))
+    assert (await take(conn, town, given)).word == "no_register_then"
+    (entry,) = await entries(conn, town)
+    assert entry.detail["reason"] == "no_register_then"
+
+
 async def test_a_keypad_meter_brings_its_opening_reading(conn, town):
     answer = await take(conn, town, draft(town, "a4", kind="reading", display="17.3"))
     (entry,) = await entries(conn, town, "a4")
