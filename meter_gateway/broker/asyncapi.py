@@ -165,9 +165,7 @@ def _tidy(schema: Any) -> Any:
     return inspect.cleandoc(schema) if isinstance(schema, str) else schema
 
 
-_HEAD: Final = (
-    "# Written by `raseed gateway asyncapi > docs/asyncapi.yaml`: edit meter_gateway/broker/asyncapi.py instead.\n"
-)
+_HEAD: Final = "# Written by `raseed gateway asyncapi`: edit meter_gateway/broker/asyncapi.py instead.\n"
 # What YAML reads as text, whichever of its versions.
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _WORDS: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
