@@ -362,5 +362,6 @@ async def _trace(argument: Mapping[str, Any], wires: Wires, now_ms: Callable[[],
             yield Step(min(99, int(100 * gone / seconds)), {}, look_s=LOOK_S)
     finally:
         wires.link.tap = None
-    lines = describe(frames, is_rtu=wires.address.is_rtu)
+    # A full trace takes over half a second to tell: other buses are not kept waiting by it.
+    lines = await asyncio.to_thread(describe, frames, is_rtu=wires.address.is_rtu)
     yield Step(100, summary(lines, argument["unit"]), is_done=True)

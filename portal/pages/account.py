@@ -194,6 +194,7 @@ async def sign_out(request: Request) -> Response:
     response = redirect(request, "/")
     response.delete_cookie(SESSION_COOKIE)
     if viewer is not None and viewer.may("field.view"):
-        # The pages and drafts that the phone kept for this person are nobody else's.
-        response.headers["Clear-Site-Data"] = '"storage"'
+        # Pages that the browser kept by itself; those of the worker and this person's drafts the page itself takes
+        # away (static/field.js), as "storage" would take other people's unsent drafts too.
+        response.headers["Clear-Site-Data"] = '"cache"'
     return response

@@ -1,6 +1,6 @@
 /*
 The engineer's phone: drafts are kept in the browser under their own person's number, sent once each under a key of
-their own, and wiped with the kept pages at sign-out. Without this script every form of these pages still works.
+their own, and wiped with the kept pages at sign-out; what somebody else left on this phone stays theirs. Without this script every form of these pages still works.
 
 A form with data-draft is always kept first and then sent; one with data-draft-offline only while there is no network.
 */
@@ -11,6 +11,7 @@ A form with data-draft is always kept first and then sent; one with data-draft-o
   const words = document.getElementById("field-words")?.dataset ?? {};
   const DATABASE = "raseed-field";
   const LONGEST_SIDE = 1600; // as the server keeps them: a smaller picture is sooner sent
+  const SAME_TAP_MS = 1000; // a second tap within it is the same tap of a thumb with gloves
   const OLD_MS = 30 * 24 * 3600 * 1000; // the server takes none that waited longer
   if (!OWNER || !("indexedDB" in window)) return;
   document.getElementById("draft-no-script")?.remove();
@@ -44,7 +45,7 @@ A form with data-draft is always kept first and then sent; one with data-draft-o
     return found.sort((a, b) => (a.made_at < b.made_at ? -1 : 1));
   };
   const wipe = async () => {
-    await run("readwrite", (store) => store.clear());
+    for (const draft of await mine()) await forget(draft.key); // nobody else's: they wait for their person
     for (const name of await caches.keys()) if (name.startsWith("raseed-field-pages")) await caches.delete(name);
   };
 
@@ -189,17 +190,20 @@ A form with data-draft is always kept first and then sent; one with data-draft-o
       place.className = `draft-answer notice notice-${tone}`;
       place.textContent = text;
     };
-    const draft = await draftOf(form, button);
+    const making = draftOf(form, button); // reads the form before its button is shut
+    if (button) button.disabled = true;
+    const draft = await making;
     await keep(draft);
     tell(words.kept, "info");
     form.reset();
     await show();
-    if (!navigator.onLine) return;
-    const told = await sendAll(draft.key);
-    if (told.signedOut) tell(words.signedOut, "warn");
-    else if (told.refused.length) tell(told.refused[0].words, "error");
-    else if (told.taken.length) tell(told.taken[0].answer.text, "ok");
-    else tell(words.kept, "info");
+    // Not waited for: on a bad line the next entry need not wait until this one is sent.
+    if (navigator.onLine) sendAll(draft.key).then((told) => {
+      if (told.signedOut) tell(words.signedOut, "warn");
+      else if (told.refused.length) tell(told.refused[0].words, "error");
+      else if (told.taken.length) tell(told.taken[0].answer.text, "ok");
+      else tell(words.kept, "info");
+    });
   };
 
   document.addEventListener("submit", (event) => {
@@ -207,25 +211,30 @@ A form with data-draft is always kept first and then sent; one with data-draft-o
     const is_draft = form.hasAttribute("data-draft") || (form.hasAttribute("data-draft-offline") && !navigator.onLine);
     if (!is_draft || event.defaultPrevented) return;
     event.preventDefault();
-    submitDraft(form, event.submitter);
+    if (form.dataset.busy) return;
+    form.dataset.busy = "1";
+    const begun = Date.now();
+    submitDraft(form, event.submitter).finally(() => setTimeout(() => {
+      delete form.dataset.busy;
+      if (event.submitter) event.submitter.disabled = false;
+    }, Math.max(0, SAME_TAP_MS - (Date.now() - begun))));
   });
 
   /* --- leaving ------------------------------------------------------------------------------------------- */
   const signOut = document.querySelector('form[action="/sign-out"]');
   const leave = document.getElementById("leave");
+  const goOut = async () => {
+    await wipe().catch(() => {}); // a browser that lost its storage keeps nobody from signing out
+    signOut.submit();
+  };
   signOut?.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if ((await mine()).length > 0) leave.showModal();
-    else {
-      await wipe();
-      signOut.submit();
-    }
+    const waiting = await mine().catch(() => []);
+    if (waiting.length > 0) leave.showModal();
+    else await goOut();
   });
   document.getElementById("leave-stay")?.addEventListener("click", () => leave.close());
-  document.getElementById("leave-anyway")?.addEventListener("click", async () => {
-    await wipe();
-    signOut.submit();
-  });
+  document.getElementById("leave-anyway")?.addEventListener("click", goOut);
 
   /* --- begin ------------------------------------------------------------------------------------------------ */
   const sweepOld = async () => {

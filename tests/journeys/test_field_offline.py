@@ -25,6 +25,14 @@ OTHERS_DRAFT = """() => new Promise((done) => {
   };
 })"""
 
+ALL_DRAFTS = """() => new Promise((done) => {
+  const asked = indexedDB.open("raseed-field", 1);
+  asked.onsuccess = () => {
+    const found = asked.result.transaction("drafts").objectStore("drafts").getAllKeys();
+    found.onsuccess = () => { asked.result.close(); done(found.result); };
+  };
+})"""
+
 
 @pytest.fixture
 def phone(browser: Browser, town: DemoTown) -> Iterator[Page]:
@@ -156,10 +164,38 @@ def test_a_conflict_is_told_in_plain_words_and_another_person_sees_nothing(
     phone.locator("form[action='/sign-out'] button").click()
     phone.locator("#leave-anyway").click()
     phone.wait_for_url(lambda address: "/field" not in address)
-    left = phone.evaluate(
-        "async () => [(await caches.keys()).filter((name) => name.includes('pages')), (await indexedDB.databases()).length]"
+    left = phone.evaluate("async () => (await caches.keys()).filter((name) => name.includes('pages'))")
+    assert left == [], "the pages of who signed out are gone from the phone"
+    assert phone.evaluate(ALL_DRAFTS) == ["other-0001"], (
+        "and the drafts; what another person left waits for her"
     )
-    assert left == [[], 0], "pages and drafts of who signed out are gone from the phone"
+
+
+def test_two_taps_are_one_draft(phone: Page) -> None:
+    drn = installed_meter(phone)
+    phone.context.set_offline(True)
+    phone.goto("/field/drafts/new")
+    phone.fill("#p-drn", drn)
+    phone.set_input_files("#p-photo", {"name": "plate.jpg", "mimeType": "image/jpeg", "buffer": picture()})
+    # Both taps come before the picture was made smaller.
+    phone.eval_on_selector(
+        "section[aria-labelledby=d-photo] button", "(button) => { button.click(); button.click(); }"
+    )
+    expect(phone.locator("#phone-count")).to_have_text("1")
+    phone.fill("#e-drn", drn)
+    phone.fill("#e-note", "Once")
+    entry = phone.locator("section[aria-labelledby=d-entry]")
+    entry.locator("button").click()
+    expect(entry.locator(".draft-answer")).to_contain_text("Kept on this phone")
+    phone.eval_on_selector(
+        "section[aria-labelledby=d-entry] form", "(form) => { form.noValidate = true; form.requestSubmit(); }"
+    )
+    expect(entry.locator("button").first).to_be_enabled()  # and again a moment later
+    assert len(phone.evaluate(ALL_DRAFTS)) == 2
+    phone.fill("#e-drn", drn)
+    phone.fill("#e-note", "Twice")
+    entry.locator("button").click()
+    expect(phone.locator("#phone-count")).to_have_text("3")
 
 
 def test_an_ended_session_takes_its_pages_from_the_phone(phone: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import get_ident
 
 import pytest
 
@@ -12,6 +13,7 @@ from firmware_sim.modbus_bus import ModbusBus
 from firmware_sim.register_map import RegisterMap
 from firmware_sim.serial_server import SerialServer
 from meter_gateway.bus import survey_bus
+from meter_gateway.bus.bus_trace import describe
 from meter_gateway.bus.modbus_link import BusDown, BusLink
 from meter_gateway.bus.site_file import BusAddress
 from meter_gateway.bus.survey_bus import Wires
@@ -106,8 +108,12 @@ async def test_four_orders_of_a_number(line):
     assert orders["CDAB"] == line.device.state.counter // 100 * 100 != orders["ABCD"]
 
 
-async def test_a_trace_hears_what_others_ask_on_the_link(line):
+async def test_a_trace_hears_what_others_ask_on_the_link(line, monkeypatch):
     wires = line.wires()
+    threads = []
+    monkeypatch.setattr(
+        survey_bus, "describe", lambda *args, **kw: threads.append(get_ident()) or describe(*args, **kw)
+    )
     steps = survey_bus.run(
         "trace", check_argument("trace", {"seconds": 1}, framer="rtu"), wires, lambda: 1000
     )
@@ -117,6 +123,9 @@ async def test_a_trace_hears_what_others_ask_on_the_link(line):
     while not step.is_done:
         step = await anext(steps)
     assert step.result["counts"] == {"asked": 1, "answer": 1}
+    assert threads and get_ident() not in threads, (
+        "a long trace is not told in the loop that serves the buses"
+    )
     assert step.result["lines"][0]["text"] == f"asked unit {UNIT} for 7 registers from 0x1000"
     wires.link.close()
 
