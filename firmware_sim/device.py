@@ -177,7 +177,9 @@ class Device:
         """A clock that is set again, contacts that part again."""
         active = self.faults.at(now_ms)
         state = self.state
-        if state.clock_offset_ms and not active & {"clock_jump", "clock_slow", "clock_lost"}:
+        # A clock that an order set is nobody's fault, and stays as wrong as it was set.
+        is_faulty = state.clock_offset_ms in (CLOCK_JUMP_MS, CLOCK_SLOW_MS) or not state.clock_ok
+        if is_faulty and not active & {"clock_jump", "clock_slow", "clock_lost"}:
             self._take((replace(state, clock_offset_ms=0, clock_ok=True), ()))
         if self.state.relay_stuck and "stuck_relay" not in active:
             self._take((replace(self.state, relay_stuck=False), ()))

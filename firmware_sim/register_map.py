@@ -214,12 +214,15 @@ def _mailbox_results(state: MeterState, now_ms: int, faults: Collection[str]) ->
         "token_result": "NONE",
         "token_tid": NO_TID,
     }
-    clock_ms = state.clock_ms(now_ms)
+    waiting: set[int] = set()
+    if "pending" in faults:
+        clock_ms = state.clock_ms(now_ms)
+        waiting = {one.command for one in state.answers if clock_ms < one.at_ms + PENDING_MS}
     tokens = [one for one in state.answers if one.kind == "token"]
     orders = [one for one in state.answers if one.kind != "token"]
     if tokens:
         last = tokens[0]
-        waits = "pending" in faults and clock_ms < last.at_ms + PENDING_MS
+        waits = last.command in waiting
         values |= {
             "token_echo": last.command,
             "token_result": "PENDING" if waits else last.result,
@@ -227,15 +230,16 @@ def _mailbox_results(state: MeterState, now_ms: int, faults: Collection[str]) ->
         }
     if orders:
         last = orders[0]
-        waits = "pending" in faults and clock_ms < last.at_ms + PENDING_MS
         values |= {
             "command_echo": last.command,
-            "command_status": "PENDING" if waits else "DONE" if last.done else "REFUSED",
+            "command_status": "PENDING" if last.command in waiting else "DONE" if last.done else "REFUSED",
             "command_detail": _detail(last.result),
             "command_balance": last.credit,
         }
-    for place, one in enumerate(state.answers[:COMMAND_MEMORY], 1):
-        values[f"run_id_{place}"] = one.command
+    # An id is listed once it was processed, as on a meter that answers first and works later.
+    run = [one.command for one in state.answers if one.command not in waiting]
+    for place, command in enumerate(run[:COMMAND_MEMORY], 1):
+        values[f"run_id_{place}"] = command
     return values
 
 

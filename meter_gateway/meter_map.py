@@ -150,14 +150,34 @@ class Profile:
         return plan_reads(self, tuple(names))
 
     def decode(self, names: Iterable[str], image: Mapping[tuple[int, int], int]) -> dict[str, Value]:
-        """Return values by name from words keyed (fc, address). Raises RegisterError where one is missing."""
+        """Return values by name from words keyed (fc, address).
+
+        Raises RegisterError where one is missing or has no meaning.
+        """
+        return self._summed({name: self._decode(name, image) for name in names})
+
+    def decode_known(
+        self, names: Iterable[str], image: Mapping[tuple[int, int], int]
+    ) -> tuple[dict[str, Value], dict[str, str]]:
+        """Return (values, faults): a value without meaning is None, and its fault says why, by name."""
         values: dict[str, Value] = {}
+        faults: dict[str, str] = {}
         for name in names:
-            register = self.registers[name]
-            factor = Decimal(1)
-            for scaler in register.scaled_by:
-                factor *= self.registers[scaler].multiplier(_words_of(self.registers[scaler], image))
-            values[name] = register.decode(_words_of(register, image), factor)
+            try:
+                values[name] = self._decode(name, image)
+            except RegisterError as error:
+                values[name] = None
+                faults[name] = str(error)
+        return self._summed(values), faults
+
+    def _decode(self, name: str, image: Mapping[tuple[int, int], int]) -> Value:
+        register = self.registers[name]
+        factor = Decimal(1)
+        for scaler in register.scaled_by:
+            factor *= self.registers[scaler].multiplier(_words_of(self.registers[scaler], image))
+        return register.decode(_words_of(register, image), factor)
+
+    def _summed(self, values: dict[str, Value]) -> dict[str, Value]:
         for name, members in self.sums.items():
             parts = [values.get(member) for member in members]
             if all(isinstance(part, int) for part in parts):
@@ -178,6 +198,11 @@ class Profile:
             register = self.registers[name]
             words.update(enumerate(register.encode(value, self.neutral_factor(register)), register.address))
         return words
+
+    def names_beside(self, value: str) -> tuple[str, ...]:
+        """Return all registers of the blocks that hold a value, be it one register or a sum; none without it."""
+        members = self.sums.get(value, (value,))
+        return self.names_of(self.registers[name].block for name in members if name in self.registers)
 
     def has(self, name: str) -> bool:
         """Whether the map holds this value, in one register or as a sum."""

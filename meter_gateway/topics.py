@@ -14,6 +14,8 @@ SHARE_GROUP: Final = "ingest"
 SHARED_UPLINKS: Final = f"$share/{SHARE_GROUP}/{CONTRACT}/up/+/+"
 # A full batch of 500 records with room for a read-now answer; more is a fault or an attack.
 MAX_MESSAGE_BYTES: Final = 256 * 1024
+# Both low marks travel in one signed number of 64 bits, the first in its upper half.
+LARGEST_MARK: Final = 2**31 - 1
 # What one uplink may carry: a gateway cuts longer queues into several messages.
 MAX_RECORDS: Final = 500
 # A receipt names at most this many ranges; the rest follows in the next one.
@@ -47,6 +49,8 @@ RELAY: Final = "raseed.relay"
 LINK_DOWN: Final = "raseed.link_down"
 LINK_UP: Final = "raseed.link_up"
 UNKNOWN_METER: Final = "raseed.unknown_meter"
+# Registers of a wired meter hold what its profile has no meaning for; the others are read all the same.
+NO_MEANING: Final = "raseed.no_meaning"
 # Said by an edge about its own disk: values of a meter were given up to make room, or are gone with a broken file.
 DROPPED: Final = "raseed.dropped"
 OUTBOX_LOST: Final = "raseed.outbox_lost"
@@ -206,9 +210,14 @@ class Config(Struct, frozen=True):
 
 
 class Rebirth(Struct, frozen=True):
-    """Ask an edge for its birth again."""
+    """Ask an edge for its birth again.
+
+    `boot` is the last one the platform knows of it; an edge that bears a lower one, on a new disk with a late clock,
+    goes on above it. 0: nothing to say about it.
+    """
 
     reason: Text
+    boot: Serial = 0
 
 
 Up = Birth | Death | Uplink
@@ -309,7 +318,8 @@ def decode(payload: bytes, kind: type[_M]) -> _M:
 def limits_of(argument: str) -> dict[str, int]:
     """Return what a limits command sets, by register name: `power=W` (0: none), or `low=FIRST,SECOND` in Wh or mL.
 
-    Water has mL/h and mL. Raises ValueError for anything else, and for a second mark above the first.
+    Water has mL/h and mL. Raises ValueError for anything else, for a second mark above the first, and for a first one
+    above LARGEST_MARK.
     """
     found = _LIMITS.fullmatch(argument)
     if found is None:
@@ -317,6 +327,8 @@ def limits_of(argument: str) -> dict[str, int]:
     limits = {name: int(text) for name, text in found.groupdict().items() if text is not None}
     if max(limits.values()) >= 2**32 or limits.get("low_2", 0) > limits.get("low_1", 0):
         raise ValueError("a limit fits 32 bits, and the second mark is not above the first")
+    if limits.get("low_1", 0) > LARGEST_MARK:
+        raise ValueError(f"the first mark is at most {LARGEST_MARK}")
     return limits
 
 

@@ -58,6 +58,7 @@ class PolledMeter:
     command_at: float = 0.0
     waiting: list[int] = field(default_factory=list)
     is_retry: bool = False
+    is_kept: bool = False  # its memory is on disk
 
     @property
     def drn(self) -> str:
@@ -86,7 +87,9 @@ def make_meters(
         if wire is not None:
             memory = memories.get(device.drn, Memory())
             session = Session(poll_s, was_down=memory.is_down)
-            found[device.drn] = PolledMeter(wire, session, memory, now + poll_s * place / len(listed))
+            first_at = now + poll_s * place / len(listed)
+            is_kept = device.drn in memories
+            found[device.drn] = PolledMeter(wire, session, memory, first_at, is_kept=is_kept)
     return found
 
 
@@ -304,7 +307,7 @@ class BusWorker:
         try:
             values = await meter.wire.read(profile.names_of((*profile.fast, *profile.slow)))
             if watch.is_doubtful(meter.memory, values):
-                values |= await meter.wire.read(profile.names_of(profile.slow))
+                values |= await meter.wire.read(profile.names_beside("counter"))
         except ModbusError as error:
             self._failed(meter, error)
             return
@@ -318,9 +321,13 @@ class BusWorker:
         except ModbusError:
             return  # the same difference shows at the next poll
         before = meter.memory
-        memory, records = watch.observe(before, meter.drn, values, token_log, self._now_ms())
-        if records or before.token_count is None:
-            self._store.save(meter.drn, memory, records, self._now_ms())
+        now_ms = self._now_ms()
+        memory, records = watch.observe(before, meter.drn, values, token_log, now_ms)
+        memory, unread = watch.observe_meaningless(memory, meter.drn, meter.wire.meaningless, now_ms)
+        records += unread
+        if records or not meter.is_kept:
+            self._store.save(meter.drn, memory, records, now_ms)
+            meter.is_kept = True
             self._on_stored()
         meter.memory = memory  # last: what could not be stored is told at the next poll
 
@@ -362,7 +369,12 @@ class BusWorker:
                 self._tell(meter, replace(meter.memory, is_down=False), event)
 
     def _tell(self, meter: PolledMeter, memory: Memory, *records: topics.Record) -> None:
-        meter.memory = memory
         if records:
-            self._store.save(meter.drn, memory, records, self._now_ms())
+            try:
+                self._store.save(meter.drn, memory, records, self._now_ms())
+            except BaseException:
+                # Not told: the next answer or failure tells it.
+                meter.session.is_down = meter.memory.is_down
+                raise
             self._on_stored()
+        meter.memory = memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import struct
 import time
@@ -21,7 +22,6 @@ from pymodbus.pdu.register_message import (
 from meter_gateway.bus.modbus_transport import BusTransport, Lost, Silent
 from meter_gateway.bus.site_file import BusAddress
 from meter_gateway.profile import Profile, Read, Value
-from meter_gateway.registers import RegisterError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,10 @@ BABBLE_S: Final = 1.0
 # A gateway asks few different questions; a site of 247 meters of ten kinds has some hundred.
 _QUESTIONS: Final = 1024
 _EXCEPTION: Final = 0x80
+# Before an order the serial number must have been read within this time: nobody swaps a meter faster.
+IDENTITY_S: Final = 5.0
+# What must have a meaning: an order's answer that nobody understands is no answer.
+_STRICT_BLOCKS: Final = frozenset({"command_result", "token_outcome", "run_ids"})
 ANSWERED: Final = "answered"
 
 
@@ -248,10 +252,12 @@ class MeterWire:
         self.unit = unit
         self.profile = profile
         self.drn = drn
+        self.meaningless: dict[str, str] = {}  # registers that hold what the profile does not know, and why
         self._is_in_doubt = True
+        self._known_at = -math.inf
 
     async def read(self, names: Iterable[str]) -> dict[str, Value]:
-        """Return values by name. Raises ModbusError, Stranger when another meter answers."""
+        """Return values by name, None for one without meaning. Raises ModbusError, Stranger for another meter."""
         wanted = tuple(names)
         if self._is_in_doubt and "serial" not in wanted:
             await self._check_identity()
@@ -262,14 +268,19 @@ class MeterWire:
 
     async def write(self, values: Mapping[str, int | str]) -> None:
         """Write values by one FC16, once. Raises ModbusError; after NoAnswer it may have happened."""
-        if self._is_in_doubt:
-            await self._check_identity()
+        await self.confirm()
         address, words = self.profile.encode_write(values)
         try:
             await self.link.write(self.unit, address, words, self.profile.gap_s)
         except (NoAnswer, BusDown):
             self._is_in_doubt = True
             raise
+
+    async def confirm(self) -> None:
+        """Make sure, before an order, that it is still the same meter. Raises ModbusError, Stranger."""
+        is_old = "serial" in self.profile.registers and time.monotonic() - self._known_at > IDENTITY_S
+        if self._is_in_doubt or is_old:
+            await self._check_identity()
 
     async def _check_identity(self) -> None:
         if "serial" not in self.profile.registers:
@@ -285,6 +296,7 @@ class MeterWire:
             self._is_in_doubt = True
             raise Stranger(str(serial))
         self._is_in_doubt = False
+        self._known_at = time.monotonic()
 
     async def _read(self, names: Sequence[str]) -> dict[str, Value]:
         image: dict[tuple[int, int], int] = {}
@@ -292,10 +304,15 @@ class MeterWire:
             for read in self.profile.plan(names):
                 words = await self.link.read(self.unit, read, self.profile.gap_s)
                 image.update({(read.fc, read.address + i): word for i, word in enumerate(words)})
-            return self.profile.decode(names, image)
-        except RegisterError as error:
-            self._is_in_doubt = True
-            raise WrongAnswer(str(error)) from None
         except ModbusError:
             self._is_in_doubt = True
             raise
+        values, faults = self.profile.decode_known(names, image)
+        for name in faults:
+            if name == "serial" or self.profile.registers[name].block in _STRICT_BLOCKS:
+                self._is_in_doubt = True
+                raise WrongAnswer(faults[name])
+        if faults or self.meaningless:
+            kept = {name: why for name, why in self.meaningless.items() if name not in values}
+            self.meaningless = kept | faults
+        return values

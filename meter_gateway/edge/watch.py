@@ -22,6 +22,12 @@ LOAD_STEP: Final = 4
 # (the same limits as the platform's own check, which a site without the platform cannot ask).
 DRIFT_BEGINS_S: Final = 120
 DRIFT_ENDS_S: Final = 60
+# A clock before this day (2026-01-01) was never set.
+CLOCK_MS: Final = 1_767_225_600_000
+# So far the platform's clock may be ahead of ours; an order from further in our future says that ours is wrong.
+AHEAD_MS: Final = 60_000
+# An event names at most so many registers without meaning: words turned round spoil all of a map.
+MOST_NAMED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,12 @@ class Memory:
     is_down: bool = False
     reverse: int | None = None
     is_drifting: bool = False
+    meaningless: tuple[str, ...] = ()
+
+
+def is_time_known(now_ms: int, created_ms: int) -> bool:
+    """Whether our clock can be right, seen beside the instant at which an order was made (0: not known)."""
+    return now_ms >= CLOCK_MS and now_ms >= created_ms - AHEAD_MS
 
 
 def number(values: Mapping[str, Value], name: str) -> int | None:
@@ -71,6 +83,18 @@ def observe_stranger(memory: Memory, drn: str, found: str, now_ms: int) -> tuple
     return replace(memory, is_stranger=True), [event]
 
 
+def observe_meaningless(
+    memory: Memory, drn: str, faults: Mapping[str, str], now_ms: int
+) -> tuple[Memory, list[Record]]:
+    """Tell once which registers hold what the profile does not know (name to reason), and once when that is over."""
+    names = tuple(sorted(faults))
+    if names == memory.meaningless:
+        return memory, []
+    told = {name: faults[name][:100] for name in names[:MOST_NAMED]}
+    event = Event(drn, topics.NO_MEANING, now_ms, {"active": bool(names), "registers": told})
+    return replace(memory, meaningless=names), [event]
+
+
 def observe(
     memory: Memory,
     drn: str,
@@ -85,7 +109,9 @@ def observe(
     """
     records: list[Record] = [*_tokens(memory, drn, values, token_log, now_ms)]
     relay, reason = number(values, "relay"), values.get("relay_reason")
-    relay_reason = reason if isinstance(reason, str) else None
+    # A value that could not be read says nothing new: what was known stands.
+    relay_reason = reason if isinstance(reason, str) else memory.relay_reason
+    counter = number(values, "counter")
     load = number(values, "load")
     tamper = bool(values.get("tamper"))
     if memory.relay is not None and (relay, relay_reason) != (memory.relay, memory.relay_reason):
@@ -117,7 +143,7 @@ def observe(
             tamper=tamper,
             credit=credit,
             load=memory.load if load is None else load,
-            counter=number(values, "counter"),
+            counter=memory.counter if counter is None else counter,
             is_stranger=False,
             is_drifting=is_drifting,
         ),

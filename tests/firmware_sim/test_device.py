@@ -135,3 +135,15 @@ def test_an_unknown_fault_changes_nothing(device):
         device.begin_fault("sulking", 5)
     assert device.state is before
     assert device.active_faults() == frozenset()
+
+
+def test_a_clock_that_an_order_set_stays_wrong_and_one_of_a_fault_does_not(device, clock):
+    device.begin_fault("clock_slow", 5)
+    device.run_command(1, "clock", "1600000000")
+    clock.ms += 6_000
+    device.tick(1)
+    assert device.state.clock_ms(clock.ms) == 1_600_000_006_000
+    device.begin_fault("clock_jump", 5)
+    clock.ms += 6_000
+    device.tick(1)
+    assert device.state.clock_offset_ms == 0

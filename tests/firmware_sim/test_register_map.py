@@ -122,6 +122,9 @@ def test_register_faults():
     assert read_all(state, {"wrong_serial"})["serial"] != E.drn
     assert read_all(state, {"pending"})["token_result"] == "PENDING"
     assert read_all(state, {"pending"}, NOW_MS + 3_000)["token_result"] == "ACCEPT"
+    assert [read_all(state, {"pending"}, NOW_MS + ms)["run_id_1"] for ms in (0, 3_000)] == [0, 5], (
+        "listed once it was processed"
+    )
     span = (3, 0x1084, 2)
     load = fresh(E, load=70_000)
     swapped = MAPS["electricity"].read(span, state=load, now_ms=NOW_MS, faults={"swapped_words"})

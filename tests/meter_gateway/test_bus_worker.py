@@ -1,15 +1,21 @@
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
+import pytest
+
+from firmware_sim.register_map import RegisterMap
 from meter_gateway.bus.bus_worker import BusWorker, make_meters
-from meter_gateway.bus.modbus_link import BusLink
+from meter_gateway.bus.modbus_link import BusLink, NoAnswer, Stranger
 from meter_gateway.bus.session import Breaker
 from meter_gateway.bus.site_file import BusAddress
+from meter_gateway.edge.outbox_file import OutboxFull
 from meter_gateway.edge.outbox_store import OutboxStore
 from meter_gateway.edge.watch import Memory
+from meter_gateway.profile import load_profile, profile_names
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
-from meter_gateway.topics import Command, Device
+from meter_gateway.topics import Command, Device, Event
+from tests.firmware_sim.parts import find, fresh
 from tests.meter_gateway.device import Bus, Meter
 from tests.meter_gateway.roles import until
 
@@ -261,4 +267,143 @@ def test_who_missed_its_time_asks_after_those_whose_time_has_come(tmp_path):
     assert worker._next_poll(100.5) is missed, "nobody else is due"
     assert worker._next_poll(101.5) is worker.meters[DRNS[1]]
     assert worker._next_poll(102.0) is missed, "a period later it counts as due"
+    store.close()
+
+
+class Line:
+    """A bus without a wire: simulated registers of one meter, spoilt while `faults` says so."""
+
+    def __init__(self, profile):
+        electricity, water = find(link="modbus"), find("water", "modbus")
+        self.meter = water if profile.commodity == "water" else electricity
+        self.state = fresh(self.meter, counter=1_234_000, load=900)
+        self.faults = ()
+        self.asked = 0
+        self._layout = RegisterMap(profile)
+
+    async def read(self, _unit, read, _gap_s):
+        self.asked += 1
+        span = (read.fc, read.address, read.count)
+        return self._layout.read(span, state=self.state, now_ms=T0, faults=self.faults)
+
+
+def watching(tmp_path, profile, line):
+    """A worker with this one meter, and that meter as it polls it."""
+    store = OutboxStore(tmp_path / "g.sqlite")
+    device = Device(line.meter.drn, profile.name, "b", 1)
+    worker = BusWorker(
+        address(), [device], store=store, poll_s=2.0, now_ms=lambda: T0, on_stored=lambda: None
+    )
+    meter = worker.meters[line.meter.drn]
+    meter.wire.link = line
+    return worker, meter, store
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in profile_names() if load_profile(name).has("counter")], ids=str
+)
+async def test_at_every_meter_a_counter_that_fell_is_read_again(tmp_path, name):
+    profile = load_profile(name)
+    line = Line(profile)
+    worker, meter, store = watching(tmp_path, profile, line)
+    await worker._poll(meter)
+    counter = meter.memory.counter
+    assert counter == 1_234_000
+    polling, polled = line.asked, len(profile.plan(profile.names_of((*profile.fast, *profile.slow))))
+    line.faults = {"counter_zero"}
+    first = meter.wire.read
+
+    async def read(names):
+        values = await first(names)
+        line.faults = ()
+        return values
+
+    meter.wire.read = read
+    await worker._poll(meter)
+    assert line.asked >= polling + polled + 1, "a second look"
+    assert meter.memory.counter == counter
+    store.close()
+
+
+async def test_a_plain_meter_with_nothing_to_tell_costs_no_writing(tmp_path):
+    profile = load_profile("eastron-sdm120")
+    worker, meter, store = watching(tmp_path, profile, Line(profile))
+    saved = []
+    keep = store.save
+    store.save = lambda *told: saved.append(told) or keep(*told)
+    for _ in range(3):
+        await worker._poll(meter)
+    assert len(saved) == 1
+    assert list(store.list_memories()) == [meter.drn]
+    store.close()
+
+
+async def test_a_value_without_meaning_is_told_and_the_meter_stays(tmp_path):
+    profile = load_profile("chint-dtsu666")
+    line = Line(profile)
+    worker, meter, store = watching(tmp_path, profile, line)
+    layout, spoilt = line._layout.read, [True]
+
+    def without_ratio(span, **about):
+        words = layout(span, **about)
+        return [0] * len(words) if spoilt[0] and span[1] < 0x1000 else words
+
+    line._layout.read = without_ratio
+    for _ in range(4):
+        await worker._poll(meter)
+    spoilt[0] = False
+    await worker._poll(meter)
+    told = [one for key in store.list_keys(100) for one in store.find_message(key).records]
+    events = [one for one in told if isinstance(one, Event)]
+    assert [(one.code, one.detail["active"]) for one in events] == [
+        ("raseed.no_meaning", True),
+        ("raseed.no_meaning", False),
+    ]
+    assert "counter" in events[0].detail["registers"]
+    assert (meter.memory.is_down, meter.memory.counter) == (False, 1_234_000)
+    store.close()
+
+
+@pytest.mark.parametrize("is_down", [False, True])
+async def test_what_the_disk_did_not_take_is_told_when_it_does(tmp_path, is_down):
+    profile = load_profile("raseed-prepaid-e1")
+    worker, meter, store = watching(tmp_path, profile, Line(profile))
+    meter.memory = replace(meter.memory, is_down=is_down)
+    meter.session.is_down = is_down
+    keep, is_full = store.save, [True]
+
+    def save(*told):
+        if is_full[0]:
+            raise OutboxFull("full")
+        keep(*told)
+
+    store.save = save
+    for attempt in range(6):
+        is_full[0] = attempt < 4
+        with suppress(OutboxFull):
+            if is_down:
+                worker._answered(meter)
+            else:
+                worker._failed(meter, NoAnswer("silence"))
+    told = [one for key in store.list_keys(100) for one in store.find_message(key).records]
+    assert [one.code for one in told] == ["raseed.link_up" if is_down else "raseed.link_down"]
+    assert meter.memory.is_down is not is_down
+    store.close()
+
+
+async def test_a_stranger_that_the_disk_did_not_take_is_told_later(tmp_path):
+    profile = load_profile("raseed-prepaid-e1")
+    worker, meter, store = watching(tmp_path, profile, Line(profile))
+    keep = store.save
+
+    def save(*_told):
+        raise OutboxFull("full")
+
+    store.save = save
+    with pytest.raises(OutboxFull):
+        worker._failed(meter, Stranger("04999999994"))
+    store.save = keep
+    worker._failed(meter, Stranger("04999999994"))
+    (key,) = store.list_keys(10)
+    assert [one.code for one in store.find_message(key).records] == ["raseed.unknown_meter"]
     store.close()

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from meter_gateway.bus import modbus_link
 from meter_gateway.bus.modbus_link import BusDown, BusLink, MeterWire, NoAnswer, Stranger, WrongAnswer
 from meter_gateway.bus.site_file import BusAddress
 from meter_gateway.profile import Read
@@ -170,3 +171,49 @@ async def test_a_tty_that_is_not_there(tmp_path):
     with pytest.raises(BusDown):
         await link.read(1, Read(3, 0, 1))
     assert not (tmp_path / "none").exists()
+
+
+async def test_before_an_order_the_meter_is_known_again_though_nothing_failed(bus, monkeypatch):
+    link = BusLink(address(bus))
+    wire = wire_of(link)
+    order = {"token": "1" * 20, "token_submit_id": 7}
+    await wire.read(ALL)
+    asked = len(bus.frames)
+    await wire.write(order)
+    assert len(bus.frames) == asked + 1, "it was read just now"
+    bus.meters[1] = Meter("06000000045")
+    monkeypatch.setattr(modbus_link, "IDENTITY_S", 0.0)
+    with pytest.raises(Stranger):
+        await wire.write(order)
+    assert bus.meters[1].runs == []
+    link.close()
+
+
+async def test_a_register_without_meaning_is_no_value_and_silences_nobody(rtu):
+    link = BusLink(address(rtu))
+    wire = wire_of(link)
+    true_word, nonsense = rtu.meters[1].word, {0x102A: 19}  # last_result
+    rtu.meters[1].word = lambda place: nonsense.get(place, true_word(place))
+    values = await wire.read(ALL)
+    assert (values["last_result"], values["credit"], values["counter"]) == (None, 5000, 70_000)
+    assert list(wire.meaningless) == ["last_result"]
+    await wire.read(["load"])
+    assert list(wire.meaningless) == ["last_result"], "it was not read again"
+    nonsense.clear()
+    await wire.read(ALL)
+    assert wire.meaningless == {}
+    link.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "names"), [(0x1000, ["serial"]), (0x105D, ["token_echo", "token_result"])], ids=str
+)
+async def test_a_serial_number_or_an_answer_without_meaning_is_no_answer(rtu, place, names):
+    link = BusLink(address(rtu))
+    wire = wire_of(link)
+    await wire.read(ALL)
+    true_word = rtu.meters[1].word
+    rtu.meters[1].word = lambda one: 0x0B07 if one == place else true_word(one)
+    with pytest.raises(WrongAnswer):
+        await wire.read(names)
+    link.close()

@@ -312,3 +312,25 @@ def test_a_plan_keeps_every_promise(made):
         together = [profile.registers[one] for one in partners.get(name, (name,))]
         first, last = min(r.address for r in together), max(r.address + r.count for r in together)
         assert any(fc == together[0].fc and start <= first and last <= end for fc, start, end in spans), name
+
+
+def test_a_value_without_meaning_costs_the_others_nothing():
+    chint = load_profile("chint-dtsu666")
+    image = {(one.fc, one.address + n): 0 for one in chint.registers.values() for n in range(one.count)}
+    image[3, 0x2044], image[3, 0x2045] = 0x459C, 0x4000  # 5000.0
+    values, faults = chint.decode_known(("counter", "frequency"), image)
+    assert values == {"counter": None, "frequency": 50_000}
+    assert list(faults) == ["counter"]
+    assert "no ratio" in faults["counter"]
+    with pytest.raises(RegisterError):
+        chint.decode(("counter",), image)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_counter_is_known_with_all_that_it_is_made_of(name):
+    profile = load_profile(name)
+    beside = profile.names_beside("counter")
+    wanted = profile.sums.get("counter", ("counter",)) if profile.has("counter") else ()
+    assert set(wanted) <= set(beside)
+    assert bool(profile.plan(beside)) is profile.has("counter")
+    assert profile.names_beside("nothing") == ()

@@ -116,3 +116,12 @@ def test_any_bytes_are_a_message_or_poison(payload, name):
         decode_up(f"rsd/1/up/site-1/{name}", payload)
     except PoisonMessage:
         return
+
+
+@pytest.mark.parametrize("first", [2**31 - 1, 2**31, 3_000_000_000])
+def test_both_low_marks_fit_into_one_signed_number(first):
+    if first < 2**31:
+        assert topics.limits_of(f"low={first},1") == {"low_1": first, "low_2": 1}
+    else:
+        with pytest.raises(ValueError, match="the first mark is at most 2147483647"):
+            topics.limits_of(f"low={first},1")

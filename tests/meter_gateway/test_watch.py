@@ -2,7 +2,17 @@ from dataclasses import replace
 
 import pytest
 
-from meter_gateway.edge.watch import REPORT_MS, Memory, is_doubtful, missed_tokens, observe, observe_stranger
+from meter_gateway.edge.watch import (
+    AHEAD_MS,
+    REPORT_MS,
+    Memory,
+    is_doubtful,
+    is_time_known,
+    missed_tokens,
+    observe,
+    observe_meaningless,
+    observe_stranger,
+)
 from meter_gateway.topics import CLOCK_DRIFT, Event, Reading
 
 DRN = "06000000011"
@@ -166,3 +176,41 @@ def test_a_value_that_no_message_can_carry_is_no_value():
     told = {record.channel for record in records if isinstance(record, Reading)}
     assert told >= {"load", "relay"}
     assert not told & {"counter", "credit"}
+
+
+def test_registers_without_meaning_are_told_once_and_once_when_they_have_one_again():
+    faults = {"last_result": "last_result holds 19, which has no meaning", "b": "x" * 300}
+    memory, records = observe_meaningless(seen(), DRN, faults, T0)
+    assert codes(records) == ["raseed.no_meaning"]
+    assert records[0].detail["active"] is True
+    assert records[0].detail["registers"] == {"b": "x" * 100, "last_result": faults["last_result"]}
+    assert observe_meaningless(memory, DRN, faults | {"b": "another"}, T0 + 1) == (memory, [])
+    memory, records = observe_meaningless(memory, DRN, {}, T0 + 2)
+    assert records[0].detail == {"active": False, "registers": {}}
+    assert memory == seen()
+
+
+def test_a_map_all_of_nonsense_is_told_shortly():
+    faults = {f"register_{place}": "?" for place in range(90)}
+    assert len(observe_meaningless(Memory(), DRN, faults, T0)[1][0].detail["registers"]) == 10
+
+
+def test_a_value_without_meaning_is_no_news_and_forgets_nothing():
+    memory, records = look(seen(), T0 + 2000, relay_reason=None, counter=None)
+    assert records == []
+    assert (memory.relay_reason, memory.counter) == ("none", 50_000)
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "created_ms", "is_known"),
+    [
+        (T0, T0, True),
+        (T0 - AHEAD_MS, T0, True),
+        (T0 - AHEAD_MS - 1, T0, False),
+        (1_600_000_000_000, 0, False),
+        (T0, 0, True),
+    ],
+    ids=str,
+)
+def test_a_clock_before_an_order_was_made_is_not_believed(now_ms, created_ms, is_known):
+    assert is_time_known(now_ms, created_ms) is is_known
