@@ -20,12 +20,13 @@ from meter_gateway.edge.outbox import (
     Pace,
     history_per_s,
 )
-from meter_gateway.edge.outbox_file import OutboxBroken, OutboxFull
+from meter_gateway.edge.outbox_file import OutboxBroken, OutboxFull, in_our_words
 from meter_gateway.edge.outbox_queue import StoredMessage
 from meter_gateway.edge.outbox_store import OutboxStore
 from meter_gateway.edge.site_settings import SiteSettings, read_site_settings
 from meter_gateway.edge.task_desk import TaskDesk
 from meter_gateway.edge.task_journal import TaskJournal
+from meter_gateway.edge.watch import CLOCK_MS
 from meter_gateway.stop_signal import end_tasks, stop_on_signals
 from meter_gateway.topics import (
     Birth,
@@ -49,8 +50,6 @@ log = logging.getLogger(__name__)
 
 # Resends are looked for this often.
 SEND_S: Final = 1.0
-# A clock before this day (2026-01-01) was never set.
-CLOCK_MS: Final = 1_767_225_600_000
 HOUSEKEEPING_S: Final = 60.0
 
 
@@ -199,6 +198,8 @@ class Gateway:
             self._desk.take(told, self._workers)
         else:
             assert isinstance(told, Rebirth)  # noqa: S101 - the last of five
+            # What was under way bears its old name until it is receipted.
+            self._store.jump_above(told.boot)
             self._say_birth()
 
     def _take_command(self, command: Command) -> None:
@@ -338,7 +339,8 @@ async def run(
         gateway = Gateway(settings, store, journal=journal)
         if publish_vitals is not None:
             publish_vitals(gateway.vitals)
-        await gateway.run(stop)
+        with in_our_words(store.path):
+            await gateway.run(stop)
     finally:
         journal.close()
         store.close()

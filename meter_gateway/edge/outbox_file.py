@@ -6,6 +6,8 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,8 +16,10 @@ log = logging.getLogger(__name__)
 
 # Given back to the disk when it is full: room for some ten thousand counters and answers until somebody comes.
 RESERVE_BYTES: Final = 8 * 2**20
-_CHECK_FAILED: Final = "it fails its own check"
+_BROKE_IN_USE: Final = "it broke while it was used"
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# What Python's own reading of a text of bits says; SQLite does not look into values.
+_NO_TEXT: Final = "Could not decode to UTF-8"
 
 
 class OutboxFull(Exception):
@@ -23,7 +27,7 @@ class OutboxFull(Exception):
 
 
 class OutboxBroken(Exception):
-    """The file broke while it was in use."""
+    """A file of the gateway cannot be trusted: its check or its use found it broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ def is_full(error: sqlite3.Error) -> bool:
 
 def is_broken(error: sqlite3.Error) -> bool:
     """Whether this error means that the file cannot be trusted."""
-    return _code(error) in _BROKEN
+    return _code(error) in _BROKEN or str(error).startswith(_NO_TEXT)
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -49,31 +53,62 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def open_outbox(path: Path) -> tuple[sqlite3.Connection, BrokenFile | None]:
+def _marker(path: Path) -> Path:
+    return path.with_name(f"{path.name}.is-broken")
+
+
+def mark_broken(path: Path) -> None:
+    """Leave word for the next start to set the file aside, whatever its check says then."""
+    with suppress(OSError):
+        _marker(path).touch()
+
+
+@contextmanager
+def in_our_words(path: Path) -> Iterator[None]:
+    """Raise OutboxFull for SQLite's word for a full disk; for a broken file OutboxBroken, and tell the next start."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if is_broken(error):
+            mark_broken(path)
+            raise OutboxBroken(f"{path.name} can no longer be trusted: {error}") from error
+        if is_full(error):
+            raise OutboxFull(f"the disk of {path.name} is full") from error
+        raise
+
+
+def open_outbox(
+    path: Path, prepare: Callable[[sqlite3.Connection], None] = lambda _db: None
+) -> tuple[sqlite3.Connection, BrokenFile | None]:
     """Open or make the file. One that is broken is set aside, kept for a person, and a new one begun.
 
-    A remote site has nobody who could repair it, and meters that must be read. Raises sqlite3.OperationalError when
-    another process owns the file.
+    `prepare` makes tables and reads what its owner needs at once: a file in which that finds no sense (ValueError) is
+    broken too. It is called again with the new file. A remote site has nobody who could repair it, and meters that must
+    be read. Raises sqlite3.OperationalError when another process owns the file, or the disk of a new one is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return _open(path), None
-    except sqlite3.DatabaseError as error:
-        if not is_broken(error) and str(error) != _CHECK_FAILED:
-            raise
-        broken = _set_aside(path, str(error))
+        db = _open(path, prepare)
+    except OutboxBroken as error:
+        reason = str(error)
+    else:
+        if not _marker(path).exists():
+            return db, None
+        db.close()
+        reason = _BROKE_IN_USE
+    broken = _set_aside(path, reason)
     log.error(
-        "the outbox %s is broken (%s). What it held and had no receipt yet is not sent. It is kept as %s: "
+        "%s is broken (%s). What it held and had no receipt yet is not sent. It is kept as %s: "
         "look at the disk, and try  sqlite3 %s .recover",
         path.name,
         broken.reason,
         broken.kept_as,
         broken.kept_as,
     )
-    return _open(path), broken
+    return _open(path, prepare), broken
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     try:
         # One owner: a second gateway on the same file fails at once, and a killed one leaves no lock.
@@ -81,6 +116,12 @@ def _open(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         _check(db)
+        prepare(db)
+    except (sqlite3.DatabaseError, ValueError) as error:
+        db.close()
+        if isinstance(error, sqlite3.DatabaseError) and not is_broken(error):
+            raise
+        raise OutboxBroken(str(error)) from error
     except BaseException:
         db.close()
         raise
@@ -88,16 +129,21 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _check(db: sqlite3.Connection) -> None:
-    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError(_CHECK_FAILED)
+    # The whole check: the quick one does not compare an index with its table, and a wrong entry ends us at each use.
+    found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        raise OutboxBroken(f"it fails its own check: {found}"[:200])
 
 
 def _set_aside(path: Path, reason: str) -> BrokenFile:
+    # The word stays until all parts are away: a log left behind by a kill would be read into the new file.
+    mark_broken(path)
     kept = path.with_name(f"{path.name}.broken-{time.time_ns() // 1_000_000}")
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(kept.with_name(kept.name + suffix))
+    _marker(path).unlink(missing_ok=True)
     return BrokenFile(kept.name, reason)
 
 

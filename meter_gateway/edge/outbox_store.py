@@ -1,5 +1,7 @@
 """SQLite of a gateway: unsent records, the command journal, what it remembers of its meters."""
 
+# ruff: noqa: S608 - the only part formatted in is the constant list of columns
+
 from __future__ import annotations
 
 import contextlib
@@ -14,9 +16,16 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from meter_gateway.edge.outbox import MessageKey, Quota
-from meter_gateway.edge.outbox_file import BrokenFile, OutboxFull, Reserve, is_broken, is_full, open_outbox
+from meter_gateway.edge.outbox_file import (
+    OutboxFull,
+    Reserve,
+    is_broken,
+    is_full,
+    mark_broken,
+    open_outbox,
+)
 from meter_gateway.edge.outbox_queue import TRIM_SLICE, OutboxQueue, StoredMessage
-from meter_gateway.edge.watch import Memory
+from meter_gateway.edge.watch import AHEAD_MS, Memory
 from meter_gateway.topics import OUTBOX_LOST, Command, Config, Event, Progress, Record
 
 log = logging.getLogger(__name__)
@@ -34,10 +43,14 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STR
 CREATE TABLE IF NOT EXISTS command (
   place INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER NOT NULL UNIQUE, meter TEXT NOT NULL, kind TEXT NOT NULL,
   argument TEXT NOT NULL, expires_ms INTEGER NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '{}',
-  at_ms INTEGER NOT NULL) STRICT;
+  at_ms INTEGER NOT NULL, created_ms INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX IF NOT EXISTS command_open ON command (place) WHERE state NOT IN ('VERIFIED', 'REJECTED', 'EXPIRED');
 CREATE TABLE IF NOT EXISTS memory (drn TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
+_LATE: Final = '{"reason":"new to the gateway after its deadline"}'
+_ENTRY: Final = "id, meter, kind, argument, expires_ms, state, detail, at_ms, created_ms"
+# The contract's own limit is 2**62.
+MAX_BOOT: Final = 2**62 - 2
 SETTLED: Final = frozenset({"VERIFIED", "REJECTED", "EXPIRED"})
 
 
@@ -53,6 +66,7 @@ class JournalEntry:
     state: str
     detail: dict[str, Any]
     at_ms: int
+    created_ms: int = 0  # when it was ordered, by the platform's clock; 0: journalled before this was kept
 
     def __repr__(self) -> str:
         """Leave the argument out: it may be a token."""
@@ -83,27 +97,58 @@ class OutboxStore:
         """Open or make the file; `first_boot` numbers the first start of a file that is not there yet.
 
         `max_bytes` caps the file where the disk is shared with others. Raises sqlite3.OperationalError when another
-        process owns the file; a broken file is set aside.
+        process owns the file; a broken file is set aside. On a full disk it starts with what is there.
         """
-        self._db, broken = open_outbox(path)
-        self.is_broken = False  # found while it runs: a start anew sets the file aside
-        self._reserve = reserve or Reserve(path.with_suffix(".reserve"))
+        self.path = path
+        self._quota = quota or Quota()
         self._max_bytes = max_bytes
-        self._page = self._number("page_size")
-        self._cap()
-        self._db.executescript(_SCHEMA)
-        self.queue = OutboxQueue(self._db, quota or Quota())
+        self.is_broken = False  # found while it runs: a start anew sets the file aside
+        self._db, self._broken = open_outbox(path, self._prepare)
+        self._reserve = reserve or Reserve(path.with_suffix(".reserve"))
         known = self._meta("boot")
         self.boot = self.queue.boot = first_boot if known is None else int(known) + 1
+        self._is_begun = False
         if not self._reserve.take():
             # The disk was full before we came: what is left is shared with the log.
             self._cap(self._reserve.free_bytes() // 2)
-        self._write(lambda: self._begin(broken))
+        try:
+            self._write(lambda: None)
+        except OutboxFull as error:
+            # Receipts may make room. What is not kept is not counted on: the clock makes each such start's number new.
+            self.boot = self.queue.boot = max(self.boot, first_boot)
+            log.error("%s", error)  # noqa: TRY400 - its text says all
 
-    def _begin(self, broken: BrokenFile | None) -> None:
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._page = self._number("page_size")
+        self._cap()
+        db.executescript(_SCHEMA)
+        _add_created(db)
+        self.queue = OutboxQueue(db, self._quota)
+        int(self._meta("boot") or 0)  # no number: the file is broken
+
+    def _begin(self) -> None:
+        """Keep the number of this start, before the first message that bears it."""
         self._set_meta("boot", str(self.boot))
-        if broken is not None:
-            self._set_meta("broken", msgspec.json.encode(broken).decode())
+        if self._broken is not None:
+            self._set_meta("broken", msgspec.json.encode(self._broken).decode())
+
+    def jump_above(self, boot: int) -> bool:
+        """Go on under a number above `boot` when ours is lower: the platform knows a later start, of a disk now lost.
+
+        Returns whether it did. On a full disk the number is kept with the next message that is.
+        """
+        if self.boot >= boot or boot >= MAX_BOOT:
+            return False
+        log.warning(
+            "the platform knows start %d of this site: this one, %d, goes on above it", boot, self.boot
+        )
+        self.boot = boot + 1
+        self.queue.begin_boot(self.boot)
+        self._is_begun = False
+        with contextlib.suppress(OutboxFull):
+            self._write(lambda: None)
+        return True
 
     def close(self) -> None:
         """Close the file."""
@@ -111,16 +156,20 @@ class OutboxStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        before = self.queue.tally.copy()
+        before = self.queue.tally.begin()
         self._db.execute("BEGIN IMMEDIATE")
         try:
+            if not self._is_begun:
+                self._begin()
             yield
             self._db.execute("COMMIT")
+            self._is_begun = True
         except BaseException as error:
             if isinstance(error, sqlite3.DatabaseError) and is_broken(error):
                 self.is_broken = True
+                mark_broken(self.path)
             # Its names are free again: a name without a message would look like a loss.
-            self.queue.tally = before
+            self.queue.tally.undo(before)
             # SQLite undoes the transaction of a full disk itself.
             with contextlib.suppress(sqlite3.DatabaseError):
                 self._db.execute("ROLLBACK")
@@ -201,8 +250,7 @@ class OutboxStore:
 
     def find_config(self) -> Config | None:
         """Return the devices that the platform sent last."""
-        text = self._meta("config")
-        return None if text is None else msgspec.json.decode(text, type=Config)
+        return _decoded(self._meta("config"), Config)
 
     def save_config(self, config: Config) -> None:
         """Keep the devices for a start without the platform."""
@@ -224,7 +272,7 @@ class OutboxStore:
 
         def work() -> None:
             self._db.execute("DELETE FROM meta WHERE name = 'broken'")
-            detail = msgspec.json.decode(text)
+            detail = _decoded(text, dict) or {}
             self.queue.add([Event(meter, OUTBOX_LOST, now_ms, detail) for meter in meters], now_ms)
 
         self._write(work)
@@ -234,8 +282,12 @@ class OutboxStore:
         return self.queue.list_keys(limit)
 
     def find_message(self, key: MessageKey) -> StoredMessage | None:
-        """Return one message, None when it is receipted."""
-        return self.queue.find_message(key)
+        """Return one message, None when it is receipted; one that rotted goes, and the platform finds its gap."""
+        message = self.queue.find_message(key)
+        if message is not None and not message.records:
+            self.delete_receipted(key[0], [(key[1], key[1])])
+            return None
+        return message
 
     def depth(self) -> int:
         """Return how many messages wait."""
@@ -253,22 +305,41 @@ class OutboxStore:
     def trim(self, now_ms: int) -> int:
         """Give up some telemetry that is over the quota or too old for the platform; returns how many messages."""
         gone = 0
-        for _ in range(TRIM_SLICES):
-            with self._transaction():
-                went = self.queue.give_up_excess(now_ms)
-            if not went:
-                break
-            gone += went
+        # On a disk too full even for that, the next round tries again.
+        with _unless_full():
+            for _ in range(TRIM_SLICES):
+                with self._transaction():
+                    went = self.queue.give_up_excess(now_ms)
+                if not went:
+                    break
+                gone += went
         return gone
 
     def accept(self, command: Command, now_ms: int) -> JournalEntry:
-        """Journal a command and tell how far it is: a new one is ACCEPTED, a known one says its state again."""
+        """Journal a command and tell how far it is: a new one is ACCEPTED, a known one says its state again.
+
+        One that is new to us after its deadline, or while our clock cannot be right, is UNKNOWN: an earlier journal,
+        lost since, may have carried it out.
+        """
+        in_time = command.created - AHEAD_MS <= now_ms < command.expires
+        state, detail = ("ACCEPTED", "{}") if in_time else ("UNKNOWN", _LATE)
 
         def work() -> JournalEntry:
             self._db.execute(
-                "INSERT OR IGNORE INTO command (id, meter, kind, argument, expires_ms, state, at_ms)"
-                " VALUES (?, ?, ?, ?, ?, 'ACCEPTED', ?)",
-                (command.command, command.meter, command.kind, command.argument, command.expires, now_ms),
+                "INSERT OR IGNORE INTO command"
+                " (id, meter, kind, argument, expires_ms, state, detail, at_ms, created_ms)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    command.command,
+                    command.meter,
+                    command.kind,
+                    command.argument,
+                    command.expires,
+                    state,
+                    detail,
+                    now_ms,
+                    command.created,
+                ),
             )
             entry = self._entry(command.command)
             self.queue.add([entry.progress], now_ms)
@@ -277,10 +348,7 @@ class OutboxStore:
         return self._write(work)
 
     def _entry(self, command_id: int) -> JournalEntry:
-        row = self._db.execute(
-            "SELECT id, meter, kind, argument, expires_ms, state, detail, at_ms FROM command WHERE id = ?",
-            (command_id,),
-        ).fetchone()
+        row = self._db.execute(f"SELECT {_ENTRY} FROM command WHERE id = ?", (command_id,)).fetchone()
         if row is None:
             raise KeyError(command_id)
         return _entry_of(row)
@@ -288,7 +356,7 @@ class OutboxStore:
     def list_open(self) -> list[JournalEntry]:
         """Return the commands that are not settled, in the order they came."""
         rows = self._db.execute(
-            "SELECT id, meter, kind, argument, expires_ms, state, detail, at_ms FROM command"
+            f"SELECT {_ENTRY} FROM command"
             " WHERE state NOT IN ('VERIFIED', 'REJECTED', 'EXPIRED') ORDER BY place"
         )
         return [_entry_of(row) for row in rows]
@@ -320,7 +388,7 @@ class OutboxStore:
 
     def forget_settled(self, now_ms: int) -> None:
         """Forget answers that nobody will ask for again."""
-        with self._transaction():
+        with _unless_full(), self._transaction():
             self._db.execute(
                 "DELETE FROM command WHERE at_ms < ? AND state IN ('VERIFIED', 'REJECTED', 'EXPIRED')",
                 (now_ms - KEEP_SETTLED_MS,),
@@ -329,7 +397,8 @@ class OutboxStore:
     def list_memories(self) -> dict[str, Memory]:
         """Return what is remembered of each meter."""
         rows = self._db.execute("SELECT drn, value FROM memory")
-        return {drn: msgspec.json.decode(value, type=Memory) for drn, value in rows}
+        found = {drn: _decoded(value, Memory) for drn, value in rows}
+        return {drn: memory for drn, memory in found.items() if memory is not None}
 
     def save(self, drn: str, memory: Memory, records: Sequence[Record], now_ms: int) -> None:
         """Keep a meter's memory and what it had to tell, both or neither: no event is told twice or lost."""
@@ -344,6 +413,33 @@ class OutboxStore:
         self._write(work)
 
 
+def _add_created(db: sqlite3.Connection) -> None:
+    """Give a journal of an earlier version the column that it lacks."""
+    if "created_ms" not in {row[1] for row in db.execute("PRAGMA table_info(command)")}:
+        db.execute("ALTER TABLE command ADD COLUMN created_ms INTEGER NOT NULL DEFAULT 0")
+
+
 def _entry_of(row: tuple[Any, ...]) -> JournalEntry:
-    id_, meter, kind, argument, expires_ms, state, detail, at_ms = row
-    return JournalEntry(id_, meter, kind, argument, expires_ms, state, msgspec.json.decode(detail), at_ms)
+    id_, meter, kind, argument, expires_ms, state, detail, at_ms, created_ms = row
+    found = _decoded(detail, dict) or {}
+    return JournalEntry(id_, meter, kind, argument, expires_ms, state, found, at_ms, created_ms)
+
+
+def _decoded(text: str | None, kind: type[T]) -> T | None:
+    """Return what a kept text says; None for none, and for one that makes no sense: its bits rotted on the disk."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        log.error("a kept %s makes no sense any more, look at the disk: %s", kind.__name__, error)  # noqa: TRY400
+        return None
+
+
+@contextmanager
+def _unless_full() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if not is_full(error):
+            raise

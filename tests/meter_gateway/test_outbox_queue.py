@@ -54,3 +54,22 @@ def test_another_reading_of_the_future_is_telemetry_until_somebody_bills_by_it(q
     assert queue.counts["billing"] == 1
     assert queue.counts["telemetry"] == 0
     assert queue.dropped == 1
+
+
+def test_what_is_young_is_only_of_a_minute_though_nobody_asks(queue):
+    for second in range(500):
+        queue.add([Event(DRN, "x", second)], second * 1000)
+    assert len(queue.tally.young) == 61
+    queue.give_up_excess(10**9)
+    assert queue.tally.young == {}
+
+
+def test_a_transaction_that_fails_leaves_the_tally_as_it_was(queue):
+    for at in (1, 2, 3):
+        queue.add([Event(DRN, "x", at)], at)
+    before = queue.tally.begin()
+    queue.delete(3, 2, 2)
+    queue.add([Event(DRN, "x", 4)], 4)
+    queue.tally.undo(before)
+    assert (queue.tally.seq, queue.depth()) == (3, 3)
+    assert queue.list_live(5) == [(3, 1), (3, 2), (3, 3)], "in their order"

@@ -1,4 +1,5 @@
 import sqlite3
+import struct
 from contextlib import closing
 
 import pytest
@@ -74,6 +75,26 @@ def test_a_repeated_command_is_journalled_once_and_answered_from_the_journal(sto
     told = [message.records[0].state for message in drain(store)]
     assert told == ["ACCEPTED", "VERIFIED", "VERIFIED"]
     assert store.list_open() == []
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "state"), [(99_999, "ACCEPTED"), (100_000, "UNKNOWN"), (9_999, "UNKNOWN")], ids=str
+)
+def test_what_is_new_to_the_journal_too_late_may_have_been_in_one_that_was_lost(store, now_ms, state):
+    """Nobody says of it that it never reached its meter; nor while our clock is before the order was made."""
+    order = Command(7, DRN, "token", TOKEN, 70_000, 100_000)
+    assert store.accept(order, now_ms).state == state
+    assert store.get_entry(7).created_ms == 70_000
+    assert store.accept(order, 200_000).state == state, "what the journal knows it knows"
+
+
+def test_a_journal_of_an_earlier_version_is_read(store, tmp_path):
+    store.accept(token(), 100)
+    store._db.execute("ALTER TABLE command DROP COLUMN created_ms")
+    store.close()
+    again = reopen(tmp_path)
+    assert (again.get_entry(7).state, again.get_entry(7).created_ms) == ("ACCEPTED", 0)
+    again.close()
 
 
 def test_a_settled_command_forgets_its_token(store, tmp_path):
@@ -311,3 +332,117 @@ def test_a_file_that_breaks_while_it_is_used_is_noticed(tmp_path):
         with pytest.raises(sqlite3.DatabaseError):
             store.delete_receipted(1, [(1, 300)])
         assert store.is_broken
+
+
+PAGE = 4096
+
+
+def flip_in_index(path, place):
+    """Flip one bit of the third entry of the index by worth: 3 bytes worth, boot, seq, then the row's number."""
+    with closing(sqlite3.connect(path)) as db:
+        ((root,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'message_worth'").fetchall()
+    body = bytearray(path.read_bytes())
+    page = (root - 1) * PAGE
+    (cell,) = struct.unpack(">H", body[page + 12 : page + 14])
+    body[page + cell + 6 + place] ^= 0x40
+    path.write_bytes(body)
+
+
+@pytest.mark.parametrize("place", [2, 3])
+def test_one_flipped_bit_in_an_index_sets_the_file_aside_and_the_site_goes_on(tmp_path, place):
+    path = tmp_path / "g.sqlite"
+    with closing(OutboxStore(path, first_boot=5)) as store:
+        for step in range(20):
+            store.add([counter(step)], step)
+    flip_in_index(path, place)
+    with closing(OutboxStore(path, first_boot=9)) as store:
+        assert (store.boot, store.depth()) == (9, 0)
+        store.add([counter(1)], 1)
+    with closing(OutboxStore(path, first_boot=11)) as store:
+        assert (store.boot, store.depth()) == (10, 1)
+    assert len(list(tmp_path.glob("g.sqlite.broken-*"))) == 1
+
+
+@pytest.mark.parametrize("rot", ["UPDATE meta SET value = 'x4'", "UPDATE message SET worth = 67"])
+def test_a_value_without_sense_sets_the_file_aside(tmp_path, rot):
+    path = tmp_path / "g.sqlite"
+    with closing(OutboxStore(path)) as store:
+        store.add([counter(1)], 1)
+        store._db.execute(rot)
+    with closing(OutboxStore(path, first_boot=9)) as store:
+        assert (store.boot, store.depth()) == (9, 0)
+
+
+def test_rot_inside_a_message_or_a_memory_costs_only_that_one(store, tmp_path, caplog):
+    for step in (1, 2):
+        store.add([counter(step)], step)
+        store.add([load(step)], step)
+    store.save(DRN, Memory(token_count=5), [], 3)
+    store.save_config(Config(4, 2.0, []))
+    store._db.execute("UPDATE message SET records = x'5b7b80' WHERE seq IN (1, 2)")
+    store._db.execute("UPDATE memory SET value = '{'")
+    store._db.execute("UPDATE meta SET value = '{' WHERE name = 'config'")
+    assert store.find_message((1, 1)) is None
+    assert store.list_keys(9) == [(1, 2), (1, 3), (1, 4)], "the platform finds the gap"
+    assert store.queue.give_up(1) == 1
+    assert (store.list_memories(), store.find_config()) == ({}, None)
+    assert "look at the disk" in caplog.text
+
+
+def fill(store):
+    kept = 0
+    while True:
+        try:
+            store.add([Event(DRN, "raseed.relay", kept + 1, {"note": "x" * 180})], kept)
+        except OutboxFull:
+            return kept
+        kept += 1
+
+
+def test_a_full_disk_ends_neither_the_house_keeping_nor_the_next_start(tmp_path, monkeypatch):
+    path = tmp_path / "capped.sqlite"
+    with closing(capped(tmp_path)) as store:
+        store.accept(token(1), 5)
+        store.mark(1, "VERIFIED", {}, 5)
+        kept = fill(store)
+
+        def full():
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store.queue, "give_up_excess", lambda _now: full())
+            assert store.trim(10**13) == 0
+            patched.setattr(store, "_begin", full)
+            store._is_begun = False
+            store.forget_settled(10**13)
+        store._is_begun = True
+        boot = store.boot
+    with monkeypatch.context() as patched:
+        patched.setattr(OutboxStore, "_begin", lambda _self: full())
+        again = OutboxStore(path, max_bytes=100 * 1024, first_boot=500, reserve=Paper(tmp_path, 1024))
+    with closing(again):
+        assert again.boot == 500, "a start that could not be kept is counted by the clock"
+        assert again.depth() == kept + 2
+        again.delete_receipted(boot, [(1, kept)])
+        again.add([counter(9)], 9)
+        assert again.list_keys(10)[-1] == (500, 1)
+    with closing(OutboxStore(path, first_boot=900)) as last:
+        assert last.boot == 501, "kept with the first message that bears it"
+
+
+def test_a_start_with_a_late_clock_goes_on_above_the_one_the_platform_knows(tmp_path):
+    path = tmp_path / "g.sqlite"
+    with closing(OutboxStore(path, first_boot=70)) as store:
+        store.add([counter(1)], 1)
+        assert not store.jump_above(0)
+        assert not store.jump_above(70)
+        assert not store.jump_above(2**62)
+        assert store.jump_above(90)
+        store.add([counter(2)], 2)
+        assert store.list_keys(9) == [(70, 1), (91, 1)]
+        assert store.queue.list_live(3) == [(91, 1)]
+        assert store.queue.list_history(3, 9, ()) == [(70, 1)]
+    with closing(OutboxStore(path, first_boot=80)) as again:
+        assert again.boot == 92
