@@ -13,6 +13,8 @@ from meter_gateway.topics import DROPPED, SEQUENCE_GAP
 
 # A finding names at most so many ranges; the count beside them is complete.
 MAX_RANGES = 20
+# So many starts back are looked for that came and went while nobody heard the edge.
+STARTS_BACK = 8
 # Of one edge a sweep looks at so many messages behind the last complete one: an hour of the busiest site.
 WALK = 50_000
 _ONE_SWEEPER = 0x5E90
@@ -38,11 +40,22 @@ async def lock_sweep(conn: psycopg.AsyncConnection) -> bool:
 async def advance(conn: psycopg.AsyncConnection, *, since: datetime, now: datetime) -> None:
     """Move on how far edges are complete: those that spoke since an instant, and those with a gap.
 
-    Reads of the ledger only what lies behind the last complete message.
+    Of an edge that spoke, its earlier starts too, as long as it may hold something of them: until a birth says that
+    nothing older waits. Reads of the ledger only what lies behind the last complete message.
     """
     await conn.execute(
-        "WITH known AS (SELECT s.edge, s.boot, coalesce(q.complete_to, 0) AS complete_to"
-        "  FROM (SELECT edge, boot FROM meter_gateway.edge WHERE last_seen_at >= %(since)s"
+        "WITH RECURSIVE spoke AS (SELECT edge, boot, backlog FROM meter_gateway.edge WHERE last_seen_at >= %(since)s),"
+        # Starts that were over before we first heard of them: their queue comes now, its first message just did.
+        " earlier AS (SELECT edge, boot, 0 AS place FROM spoke WHERE backlog > 0"
+        "  UNION ALL SELECT l.edge, p.boot, l.place + 1 FROM earlier l CROSS JOIN LATERAL"
+        "   (SELECT boot FROM meter_gateway.edge_message m WHERE m.edge = l.edge AND m.boot < l.boot"
+        "     ORDER BY boot DESC LIMIT 1) p WHERE l.place < %(starts)s),"
+        " heard AS (SELECT l.edge, l.boot FROM earlier l WHERE l.place > 0 AND %(since)s <="
+        "  (SELECT received_at FROM meter_gateway.edge_message m WHERE m.edge = l.edge AND m.boot = l.boot"
+        "    ORDER BY seq LIMIT 1)),"
+        " known AS (SELECT s.edge, s.boot, coalesce(q.complete_to, 0) AS complete_to"
+        "  FROM (SELECT edge, boot FROM spoke UNION SELECT edge, boot FROM heard"
+        "        UNION SELECT q.edge, q.boot FROM meter_gateway.edge_sequence q JOIN spoke USING (edge)"
         "        UNION SELECT edge, boot FROM meter_gateway.edge_sequence WHERE gap_since IS NOT NULL) s"
         "  LEFT JOIN meter_gateway.edge_sequence q USING (edge, boot)),"
         # By index, edge for edge: the whole ledger is 40 days long. A gap with more behind it is walked in parts.
@@ -59,11 +72,14 @@ async def advance(conn: psycopg.AsyncConnection, *, since: datetime, now: dateti
         " gap_since = CASE WHEN EXCLUDED.complete_to > q.complete_to THEN EXCLUDED.gap_since"
         "   WHEN EXCLUDED.gap_since IS NOT NULL THEN coalesce(q.gap_since, EXCLUDED.gap_since) END,"
         " asked_at = CASE WHEN EXCLUDED.complete_to = q.complete_to THEN q.asked_at END",
-        {"since": since, "now": now, "walk": WALK},
+        {"since": since, "now": now, "walk": WALK, "starts": STARTS_BACK},
     )
+    # Not before the edge said that nothing of an earlier start waits with it, and all that came of it was looked at.
     await conn.execute(
         "DELETE FROM meter_gateway.edge_sequence q USING meter_gateway.edge e"
-        " WHERE e.edge = q.edge AND q.boot < e.boot AND q.gap_since IS NULL"
+        " WHERE e.edge = q.edge AND q.boot < e.boot AND q.gap_since IS NULL AND e.backlog = 0"
+        "   AND NOT EXISTS (SELECT FROM meter_gateway.edge_message m"
+        "                    WHERE m.edge = q.edge AND m.boot = q.boot AND m.seq > q.complete_to)"
     )
 
 

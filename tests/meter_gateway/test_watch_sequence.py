@@ -150,6 +150,42 @@ async def test_a_gap_of_an_earlier_boot_is_still_watched_and_the_settled_ones_ar
     assert await days.complete_to(1) is None
 
 
+async def test_what_is_lost_of_an_earlier_start_is_told_though_that_was_complete_until_then(days):
+    await days.says(*range(1, 101))
+    await days.minute()
+    await days.born(boot=2, backlog=99)
+    await days.says(1, boot=2)
+    await days.minute()
+    assert await days.complete_to(1) == (100, False), "its disk may still hold some of it"
+    await days.says(*range(150, 200), boot=1)
+    assert [(gap.boot, gap.first) for gap in await days.minutes(PATIENT)] == [(1, 101)]
+    await days.born(boot=2, backlog=0)
+    await days.says(2, boot=2)
+    await days.minutes(2)
+    ((_, detail),) = await days.findings()
+    assert (detail["boot"], detail["ranges"]) == (1, [[101, 149]])
+    assert await days.complete_to(1) is None
+
+
+async def test_a_start_that_was_over_before_it_was_heard_of_is_watched_too(days):
+    await days.born(boot=4, backlog=30)
+    await days.says(1, boot=4)
+    await days.says(1, 2, 9, boot=2)
+    await days.minute()
+    assert (await days.complete_to(2), await days.complete_to(3)) == ((2, True), None)
+    asked = await days.minutes(PATIENT)
+    assert [(gap.boot, gap.first) for gap in asked] == [(2, 3)]
+
+
+async def test_a_settled_start_of_which_only_the_end_is_left_in_the_ledger_begins_no_gap(days):
+    await days.says(500, 501, boot=1)
+    days.now += timedelta(days=2)
+    await days.born(boot=2, backlog=30)
+    await days.says(1, boot=2)
+    assert await days.minutes(PATIENT) == []
+    assert await days.complete_to(1) is None
+
+
 async def test_what_the_edge_said_to_have_given_up_stands_beside_and_a_meter_is_named(conn):
     meter_id = (await make_mqtt_meter(conn, DRN)).id
     days = Days(conn, DRN)
