@@ -16,6 +16,8 @@ from meter_gateway.binary_copy import copy_bytes, field, micros
 
 # Number of fields, then three of eight bytes: meter, instant, value. Channel and quality follow.
 _ROW: Final = struct.Struct("!hiqiqiq")
+# A clock that stands still dates every value to one instant; more of them tell a person nothing new.
+MOST_CONFLICTS: Final = 100
 _COLUMNS: Final = "(meter_id, occurred_at, value, channel, quality)"
 
 
@@ -42,7 +44,7 @@ def _row(reading: StoredReading) -> bytes:
 async def insert_readings(conn: psycopg.AsyncConnection, readings: Sequence[StoredReading]) -> int:
     """Store readings by COPY; a key that is there stays as it is. Returns how many were new.
 
-    The same key with another value goes to reading_conflict.
+    The same key with another value goes to reading_conflict, each value once and MOST_CONFLICTS of a key.
     """
     if not readings:
         return 0
@@ -76,9 +78,12 @@ async def _insert_by_stage(cursor: psycopg.AsyncCursor, rows: Sequence[bytes]) -
     added = cursor.rowcount
     await cursor.execute(
         "INSERT INTO meter_gateway.reading_conflict (meter_id, channel, occurred_at, value, kept_value)"
-        " SELECT i.meter_id, i.channel, i.occurred_at, i.value, r.value FROM reading_in i"
+        " SELECT DISTINCT i.meter_id, i.channel, i.occurred_at, i.value, r.value FROM reading_in i"
         " JOIN meter_gateway.reading r USING (meter_id, channel, occurred_at)"
-        " WHERE i.value <> r.value"
+        " WHERE i.value <> r.value AND (SELECT count(*) FILTER (WHERE c.value = i.value) = 0 AND count(*) < %s"
+        "   FROM meter_gateway.reading_conflict c WHERE c.meter_id = i.meter_id AND c.channel = i.channel"
+        "    AND c.occurred_at = i.occurred_at)",
+        (MOST_CONFLICTS,),
     )
     return added
 

@@ -77,7 +77,11 @@ def query_of(view: View) -> sql.SQL | sql.Composed:
 async def list_spans(
     conn: psycopg.AsyncConnection, meter_id: int, view: View, *, since: datetime, until: datetime
 ) -> list[Span]:
-    """Return the spans of a view between two instants, oldest first."""
+    """Return the spans of a view between two instants, oldest first.
+
+    What was decided or estimated counts as long as the readings themselves are there. Estimates outlive the
+    readings that replaced them, and so a bucket whose readings were dropped stays as history kept it.
+    """
     cursor = conn.cursor(row_factory=class_row(Span))
     await cursor.execute(query_of(view), (meter_id, since, until))
     spans = await cursor.fetchall()
@@ -93,8 +97,14 @@ async def list_spans(
         ),
         {"meter": meter_id, "since": since, "until": until},
     )
-    judged = {span.start: span for span in await cursor.fetchall()}
-    if not judged:
-        return spans
-    by_start = {span.start: span for span in spans} | judged
+    by_start = {span.start: span for span in spans}
+    for judged in await cursor.fetchall():
+        kept = by_start.get(judged.start)
+        if kept is None or _measured(judged) >= _measured(kept):
+            by_start[judged.start] = judged
     return [by_start[start] for start in sorted(by_start)]
+
+
+def _measured(span: Span) -> int:
+    """How many readings a span was made of, those in doubt among them."""
+    return span.value_count + span.suspect_count - span.estimated_count

@@ -65,6 +65,14 @@ class ConflictRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Undecided:
+    """How many conflicts of a channel wait for a decision, and the newest of them."""
+
+    count: int
+    newest_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One value of a chart, with both its times; quality valid, simulated, suspect or estimated."""
 
@@ -165,6 +173,17 @@ async def list_conflicts(
             (meter_id, channel, since, until, PAGE_SIZE),
         )
         return await cur.fetchall()
+
+
+async def find_undecided(conn: Conn, meter_id: int, channel: str) -> Undecided | None:
+    """Return what waits for a decision, or None."""
+    cur = await conn.execute(
+        """SELECT count(*), max(id) FROM meter_gateway.v_reading_conflict
+            WHERE meter_id = %s AND channel = %s AND verdict IS NULL""",
+        (meter_id, channel),
+    )
+    row = await cur.fetchone()
+    return Undecided(*row) if row and row[0] else None
 
 
 async def list_points(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -40,18 +40,20 @@ HABITS: Final = 50
 
 @dataclass(slots=True)
 class Checked:
-    """What one sweep changed."""
+    """What one sweep changed, and what failed in it."""
 
     opened: int = 0
     closed: int = 0
     estimated: int = 0
+    faults: list[Exception] = field(default_factory=list)
 
 
 Check = Callable[[psycopg.AsyncConnection, datetime, Checked], Awaitable[None]]
+Measure = Callable[[psycopg.AsyncConnection, Sequence[int], datetime, Checked], Awaitable[None]]
 
 
 async def run(pool: AsyncConnectionPool, *, clock: Callable[[], datetime]) -> None:
-    """Sweep each minute until cancelled; a sweep that fails is told once, and the next one comes."""
+    """Sweep each minute until cancelled; sweeps that fail in a row are told once, and the next one comes."""
     is_failing = False
     wait_s = FIRST_CHECK_S
     while True:
@@ -59,30 +61,41 @@ async def run(pool: AsyncConnectionPool, *, clock: Callable[[], datetime]) -> No
         wait_s = CHECK_EVERY_S
         try:
             checked = await check_readings(pool, clock())
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            if not is_failing:
-                log.warning("readings are not checked: %s", type(error).__name__)
-            is_failing = True
-        except Exception:
-            if not is_failing:
-                log.exception("readings are not checked")
-            is_failing = True
-        else:
-            if is_failing:
-                log.info("readings are checked again")
-            is_failing = False
-            if checked.opened or checked.closed:
-                log.info("findings in readings: %d opened, %d over", checked.opened, checked.closed)
+        except PoolTimeout as error:
+            checked = Checked(faults=[error])
+        if checked.faults and not is_failing:
+            for fault in checked.faults:
+                _log_fault(fault)
+        if is_failing and not checked.faults:
+            log.info("readings are checked again")
+        is_failing = bool(checked.faults)
+        if checked.opened or checked.closed:
+            log.info("findings in readings: %d opened, %d over", checked.opened, checked.closed)
+
+
+def _log_fault(fault: Exception) -> None:
+    if isinstance(fault, psycopg.OperationalError | PoolTimeout):
+        log.warning("readings are not checked: %s", type(fault).__name__)
+    else:
+        log.error("readings are not checked", exc_info=fault)
 
 
 async def check_readings(pool: AsyncConnectionPool, now: datetime) -> Checked:
-    """Sweep once, each check in a transaction of its own; a check that another headend is at is left to it."""
+    """Sweep once, each check in a transaction of its own; a check that another headend is at is left to it.
+
+    A check that fails is among the faults and keeps no other from its work. Raises PoolTimeout.
+    """
     checked = Checked()
     for check in CHECKS:
-        async with pool.connection() as conn:
-            await conn.execute(f"SET LOCAL statement_timeout = '{LONGEST_CHECK}'")
-            if await vee_store.lock_checks(conn):
-                await check(conn, now, checked)
+        try:
+            async with pool.connection() as conn:
+                await conn.execute(f"SET LOCAL statement_timeout = '{LONGEST_CHECK}'")
+                if await vee_store.lock_checks(conn):
+                    await check(conn, now, checked)
+        except PoolTimeout:
+            raise  # the next one would wait as long
+        except Exception as fault:  # noqa: BLE001 - told by the caller; the other checks do their work
+            checked.faults.append(fault)
     return checked
 
 
@@ -122,6 +135,15 @@ async def check_states(conn: psycopg.AsyncConnection, now: datetime, checked: Ch
     await _apply(conn, await vee_store.list_tampered(conn, now, limit=BATCH), now, checked)
     await _apply(conn, await vee_store.list_strangers_gone(conn), now, checked)
     await _apply(conn, await vee_store.list_conflicts(conn, limit=BATCH), now, checked)
+
+
+async def check_frozen_clocks(conn: psycopg.AsyncConnection, now: datetime, checked: Checked) -> None:
+    """Find the clocks that stand still: many values, all dated to one instant."""
+    after = await vee_store.find_mark(conn, "conflicts")
+    found, mark = await vee_store.list_frozen_clocks(conn, after, limit=BATCH)
+    await _apply(conn, found, now, checked, is_said=True)
+    if mark != after:
+        await vee_store.mark_mark(conn, "conflicts", mark)
 
 
 async def check_refused_times(conn: psycopg.AsyncConnection, now: datetime, checked: Checked) -> None:
@@ -165,19 +187,46 @@ async def check_gaps(conn: psycopg.AsyncConnection, now: datetime, checked: Chec
 
 
 async def check_windows(conn: psycopg.AsyncConnection, now: datetime, checked: Checked) -> None:
-    """Measure the next meters in line: leaks, standstills, reverse flow, clocks."""
+    """Measure the next meters in line: leaks, standstills, reverse flow, clocks.
+
+    What fails is undone by itself: the turn goes on to the next meters whatever is found in these.
+    """
     after = await vee_store.find_mark(conn, "turn")
     meters = await vee_window_store.list_turn(conn, after, now, limit=TURN)
     await vee_store.mark_mark(conn, "turn", meters[-1] if len(meters) == TURN else 0)
-    await _apply(conn, await vee_window_store.list_flats_over(conn), now, checked)
-    if not meters:
-        return
+    for measure in MEASURES:
+        try:
+            async with conn.transaction():
+                await measure(conn, meters, now, checked)
+        except Exception as fault:  # noqa: BLE001 - told by the caller; the turn goes on
+            checked.faults.append(fault)
+
+
+async def _measure_flows(
+    conn: psycopg.AsyncConnection, meters: Sequence[int], now: datetime, checked: Checked
+) -> None:
     flows = await vee_window_store.list_flows(conn, meters, now)
     await _apply(conn, _sorted(vee.judge_flow(one, now) for one in flows), now, checked, is_said=True)
+
+
+async def _measure_standstills(
+    conn: psycopg.AsyncConnection, meters: Sequence[int], now: datetime, checked: Checked
+) -> None:
+    await _apply(conn, await vee_window_store.list_flats_over(conn), now, checked)
     still = await vee_window_store.list_still_counters(conn, meters, now)
     await _apply(conn, [vee.judge_still(one) for one in still], now, checked)
+
+
+async def _measure_reverses(
+    conn: psycopg.AsyncConnection, meters: Sequence[int], now: datetime, checked: Checked
+) -> None:
     reverses = await vee_window_store.list_reverses(conn, meters, now)
     await _apply(conn, _sorted(vee.judge_reverse(one, now) for one in reverses), now, checked, is_said=True)
+
+
+async def _measure_clocks(
+    conn: psycopg.AsyncConnection, meters: Sequence[int], now: datetime, checked: Checked
+) -> None:
     clocks = await vee_window_store.list_clock_samples(conn, meters, now)
     judged = _sorted(vee.judge_clock(one.meter_id, one.heard_at, one.ahead_s) for one in clocks)
     await _apply(conn, judged, now, checked, is_said=True)
@@ -192,6 +241,13 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_events,
     check_states,
     check_refused_times,
+    check_frozen_clocks,
     check_gaps,
     check_windows,
+)
+MEASURES: Final[tuple[Measure, ...]] = (
+    _measure_flows,
+    _measure_standstills,
+    _measure_reverses,
+    _measure_clocks,
 )

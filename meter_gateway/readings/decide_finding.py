@@ -74,6 +74,25 @@ async def decide_conflict(
     return conflict
 
 
+async def keep_values(
+    conn: psycopg.AsyncConnection, finding_id: int, *, upto_id: int, by: str, reason: str, now: datetime
+) -> int:
+    """Keep what counts now at all conflicts of a finding at once; returns how many.
+
+    `upto_id` is the newest conflict that was shown: what came later still waits, and holds the finding open.
+    Raises FindingNotFound and FindingClosed.
+    """
+    finding = await _lock_open(conn, finding_id)
+    if finding.kind != "conflict":
+        raise FindingNotFound(f"finding {finding_id} has no conflicts")
+    kept = await finding_store.insert_kept(conn, finding, upto_id=upto_id, by=by, reason=reason, now=now)
+    if not await finding_store.count_undecided(conn, finding.meter_id, finding.channel):
+        await finding_store.mark_closed(
+            conn, finding_id, to_at=now, by=by, outcome="decided", reason=reason, now=now
+        )
+    return kept
+
+
 async def preview_rebase(conn: psycopg.AsyncConnection, finding_id: int) -> Restart | None:
     """Return what would be believed if a person said so now, changing nothing; None when there is nothing."""
     finding = await finding_store.get_finding(conn, finding_id)

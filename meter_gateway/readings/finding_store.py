@@ -130,6 +130,39 @@ async def insert_decision(
     )
 
 
+async def insert_kept(
+    conn: psycopg.AsyncConnection,
+    finding: Finding,
+    *,
+    upto_id: int,
+    by: str,
+    reason: str,
+    now: datetime,
+) -> int:
+    """Keep what counts now at every undecided conflict of a finding, up to one number; returns how many."""
+    cursor = await conn.execute(
+        "INSERT INTO meter_gateway.reading_decision (conflict_id, meter_id, channel, occurred_at, verdict, value,"
+        " decided_by, decided_at, reason)"
+        " SELECT c.id, c.meter_id, c.channel, c.occurred_at, 'keep',"
+        # Another value of the same instant may have been accepted before: that one counts.
+        "   coalesce((SELECT d.value FROM meter_gateway.reading_decision d WHERE d.meter_id = c.meter_id"
+        "     AND d.channel = c.channel AND d.occurred_at = c.occurred_at ORDER BY d.id DESC LIMIT 1),"
+        "     c.kept_value), %(by)s, %(now)s, %(reason)s"
+        "  FROM meter_gateway.reading_conflict c WHERE c.meter_id = %(meter)s AND c.channel = %(channel)s"
+        "   AND c.id <= %(upto)s AND NOT EXISTS (SELECT FROM meter_gateway.reading_decision d"
+        "     WHERE d.conflict_id = c.id) ORDER BY c.id",
+        {
+            "meter": finding.meter_id,
+            "channel": finding.channel,
+            "upto": upto_id,
+            "by": by,
+            "now": now,
+            "reason": reason,
+        },
+    )
+    return cursor.rowcount
+
+
 async def count_undecided(conn: psycopg.AsyncConnection, meter_id: int, channel: str) -> int:
     """Return how many conflicts of a channel still wait for a person."""
     cursor = await conn.execute(

@@ -39,6 +39,8 @@ DRIFT_ENDS_S: Final = 60
 # Newest readings that must agree, and by how much: messages that waited in a queue do not.
 DRIFT_READINGS: Final = 5
 DRIFT_SPREAD_S: Final = 30
+# Ten values of one instant: an edge that repeats itself once or twice is no clock that stands still.
+FROZEN_VALUES: Final = 10
 # After a person closed a finding with a reason, the same is not found again for this long.
 QUIET_AFTER_DECISION: Final = timedelta(days=30)
 
@@ -57,6 +59,8 @@ class Kind(StrEnum):
     CONFLICT = "conflict"
 
 
+# What lasts after it was explained (normal here, known, somebody is on the way), and is not found again at once.
+QUIET_KINDS: Final = frozenset({Kind.FLAT, Kind.LEAK, Kind.REVERSE, Kind.CLOCK})
 CHANNEL: Final = {
     Kind.COUNTER: "counter",
     Kind.GAP: "counter",
@@ -199,10 +203,12 @@ def judge_still(still: StillCounter) -> Found | None:
 
 
 def judge_reverse(window: ReverseWindow, now: datetime) -> Judgment | None:
-    """Say whether something flows back, or has not for a day."""
+    """Say whether something flows back, or has not for a day: nothing told of it, or the same told all day."""
     rise = window.new_value - window.old_value
     if now - window.new_at >= REVERSE_SPAN:
         return Over(window.meter_id, Kind.REVERSE, window.new_at)
+    if rise == 0 and now - window.old_at >= REVERSE_SPAN:
+        return Over(window.meter_id, Kind.REVERSE, window.old_at)
     if rise > REVERSE_RISE[window.commodity]:
         return Found(
             window.meter_id, Kind.REVERSE, window.old_at, {"rise": rise, "reverse": window.new_value}

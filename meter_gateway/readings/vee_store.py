@@ -12,7 +12,17 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from meter_gateway import topics
-from meter_gateway.readings.vee import CHANNEL, QUIET_AFTER_DECISION, SAID_AS, Found, HeardEvent, Kind, Over
+from meter_gateway.readings.vee import (
+    CHANNEL,
+    FROZEN_VALUES,
+    QUIET_AFTER_DECISION,
+    QUIET_KINDS,
+    SAID_AS,
+    Found,
+    HeardEvent,
+    Kind,
+    Over,
+)
 
 # Any whole number that no other advisory lock of this package uses.
 CHECK_LOCK: Final = 7_206_377
@@ -77,13 +87,14 @@ async def insert_findings(
         "   FROM unnest(%(meter)s::bigint[], %(kind)s::text[], %(channel)s::text[], %(from)s::timestamptz[],"
         "     %(to)s::timestamptz[], %(detail)s::jsonb[]) AS n (meter_id, kind, channel, from_at, to_at, detail)"
         "  WHERE NOT EXISTS (SELECT FROM meter_gateway.reading_finding q WHERE q.meter_id = n.meter_id"
-        "     AND q.kind = n.kind AND q.kind IN ('flat', 'leak', 'reverse') AND q.closed_by <> 'platform'"
+        "     AND q.kind = n.kind AND q.kind = ANY(%(quiet_kinds)s) AND q.closed_by <> 'platform'"
         "     AND q.closed_at > %(quiet)s)"
         "  ORDER BY n.meter_id, n.kind, n.from_at"
         " ON CONFLICT DO NOTHING RETURNING meter_id, kind, from_at, detail",
         {
             "now": now,
             "quiet": now - QUIET_AFTER_DECISION,
+            "quiet_kinds": [kind.value for kind in QUIET_KINDS],
             "meter": [one.meter_id for one in found],
             "kind": [one.kind.value for one in found],
             "channel": [one.channel or CHANNEL[one.kind] for one in found],
@@ -272,3 +283,37 @@ async def list_conflicts(conn: psycopg.AsyncConnection, *, limit: int) -> list[F
         )
         for meter_id, channel, at, count, first_at in await cursor.fetchall()
     ]
+
+
+async def list_frozen_clocks(
+    conn: psycopg.AsyncConnection, after_id: int, *, limit: int
+) -> tuple[list[Found], int]:
+    """Return meters that date many values to one instant, by conflicts after a number; and the newest looked at.
+
+    It begins with the first contradiction, so that one standstill is found once. Only meters that date their own
+    readings.
+    """
+    cursor = await conn.execute(
+        "SELECT coalesce(max(id), %(after)s) FROM (SELECT id FROM meter_gateway.reading_conflict"
+        "  WHERE id > %(after)s ORDER BY id LIMIT %(limit)s) c",
+        {"after": after_id, "limit": limit},
+    )
+    newest = await cursor.fetchone()
+    mark = int(newest[0]) if newest else after_id
+    if mark == after_id:
+        return [], mark
+    cursor = await conn.execute(
+        "SELECT c.meter_id, min(c.recorded_at), count(*),"
+        "       round(extract(epoch FROM c.occurred_at - max(c.recorded_at)))::bigint"
+        "  FROM (SELECT DISTINCT meter_id, channel, occurred_at FROM meter_gateway.reading_conflict"
+        "         WHERE id > %(after)s AND id <= %(mark)s) k"
+        "  JOIN meter_gateway.reading_conflict c USING (meter_id, channel, occurred_at)"
+        "  JOIN meter_gateway.meter m ON m.id = c.meter_id AND m.link = 'mqtt'"
+        " GROUP BY c.meter_id, c.channel, c.occurred_at HAVING count(*) >= %(many)s",
+        {"after": after_id, "mark": mark, "many": FROZEN_VALUES},
+    )
+    found = [
+        Found(meter_id, Kind.CLOCK, at, {"seconds": seconds, "values": count, "active": True})
+        for meter_id, at, count, seconds in await cursor.fetchall()
+    ]
+    return found, mark

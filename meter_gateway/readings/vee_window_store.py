@@ -32,6 +32,8 @@ _FRESH: Final = timedelta(days=3)
 # How far back a still counter is followed.
 _STILL_BACK: Final = timedelta(days=60)
 _MONTH: Final = timedelta(days=28)
+# What a measure is held to: garbage stays huge, and still fits into a column.
+_MOST: Final = 10**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ async def list_ended_gaps(conn: psycopg.AsyncConnection, *, limit: int) -> list[
     cursor = await conn.execute(
         "SELECT f.meter_id, coalesce(r.occurred_at, i.removed_at), r.value"
         "  FROM meter_gateway.reading_finding f"
-        "  JOIN meter_gateway.meter_state st ON st.meter_id = f.meter_id"
+        "  LEFT JOIN meter_gateway.meter_state st ON st.meter_id = f.meter_id"
         "  LEFT JOIN LATERAL (SELECT occurred_at, value FROM meter_gateway.reading"
         "     WHERE meter_id = f.meter_id AND channel = 'counter' AND occurred_at > f.from_at"
         "       AND quality <> 'suspect' ORDER BY occurred_at LIMIT 1) r ON true"
@@ -176,6 +178,7 @@ async def list_flows(
 ) -> list[FlowWindow]:
     """Return the last 48 hours of those of these meters that count water."""
     async with conn.cursor(row_factory=class_row(FlowWindow)) as cursor:
+        # In numeric, and held within what a bigint holds: one garbage value must not stop the others' turn.
         await cursor.execute(
             "WITH slot AS (SELECT r.meter_id, date_bin(%(slot)s, r.occurred_at, 'epoch') AS slot,"
             "       max(r.occurred_at) AS at, max(r.value) AS value"
@@ -183,14 +186,22 @@ async def list_flows(
             "  WHERE r.meter_id = ANY(%(meters)s) AND m.commodity = 'water' AND r.channel = 'counter'"
             "    AND r.quality <> 'suspect' AND r.occurred_at >= %(since)s AND r.occurred_at <= %(now)s"
             "  GROUP BY 1, 2),"
-            " step AS (SELECT meter_id, at, value - lag(value) OVER w AS used, at - lag(at) OVER w AS span"
+            " step AS (SELECT meter_id, at, value::numeric - lag(value) OVER w AS used, at - lag(at) OVER w AS span"
             "   FROM slot WINDOW w AS (PARTITION BY meter_id ORDER BY slot))"
             " SELECT meter_id, min(at - span) AS first_at, max(at) AS last_at, max(span) AS longest,"
-            "        count(*)::integer AS intervals, sum(used)::bigint AS used,"
+            "        count(*)::integer AS intervals,"
+            "        least(greatest(sum(used), -%(most)s), %(most)s)::bigint AS used,"
             "        max(at) FILTER (WHERE used <= 0) AS still_at,"
-            "        min((used * 3600 / greatest(extract(epoch FROM span), 1))::bigint) AS least_per_hour"
+            "        least(greatest(min(used * 3600 / greatest(extract(epoch FROM span), 1)), -%(most)s),"
+            "              %(most)s)::bigint AS least_per_hour"
             "   FROM step WHERE used IS NOT NULL GROUP BY 1",
-            {"meters": list(meter_ids), "slot": LEAK_SLOT, "since": now - LEAK_SPAN - LEAK_SLOT, "now": now},
+            {
+                "meters": list(meter_ids),
+                "slot": LEAK_SLOT,
+                "since": now - LEAK_SPAN - LEAK_SLOT,
+                "now": now,
+                "most": _MOST,
+            },
         )
         return await cursor.fetchall()
 
@@ -233,11 +244,12 @@ async def list_still_counters(
 
 
 async def list_flats_over(conn: psycopg.AsyncConnection) -> list[Over]:
-    """Return counters that were found to stand still and moved since."""
+    """Return counters that were found to stand still and read something else since: more, or less after a repair."""
     cursor = await conn.execute(
         "SELECT f.meter_id, st.counter_at, st.counter FROM meter_gateway.reading_finding f"
         "  JOIN meter_gateway.meter_state st USING (meter_id)"
-        " WHERE f.kind = 'flat' AND f.closed_at IS NULL AND st.counter > (f.detail ->> 'counter')::bigint"
+        " WHERE f.kind = 'flat' AND f.closed_at IS NULL AND st.counter <> (f.detail ->> 'counter')::bigint"
+        "   AND st.counter_at > f.from_at"
     )
     return [
         Over(meter_id, Kind.FLAT, at, {"counter_after": counter})

@@ -64,6 +64,10 @@ REFUSAL_WORDS: Final = {
 }
 
 
+# By itself: an extractor does not look into a call within a call.
+_REFUSED: Final = msg("This is not possible now.")
+
+
 @dataclass(frozen=True, slots=True)
 class ClockWords:
     """A promise in words: what, how it stands, and when."""
@@ -75,7 +79,7 @@ class ClockWords:
 
 def refusal_words(reason: str, language: Language) -> str:
     """The sentence for a refusal's reason."""
-    return language._(REFUSAL_WORDS.get(reason, msg("This is not possible now.")))
+    return language._(REFUSAL_WORDS.get(reason, _REFUSED))
 
 
 def clock_words(clock: ClockRow, now: datetime, language: Language) -> ClockWords:

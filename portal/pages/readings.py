@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from meter_gateway.readings import decide_finding
 from meter_gateway.readings.decide_finding import FindingClosed, NotClosable, NothingToBelieve
 from meter_gateway.readings.finding_store import FindingNotFound
+from meter_gateway.readings.vee import QUIET_KINDS
 from portal import formats, readings_store
 from portal.access import NotFound, Viewer, require
 from portal.counter_chart import CounterChart, draw_counter
@@ -100,6 +101,11 @@ async def finding_page(request: Request, finding_id: FindingId, _viewer: Reader)
             if finding.kind == "conflict"
             else []
         )
+        undecided = (
+            await readings_store.find_undecided(conn, finding.meter_id, finding.channel)
+            if finding.kind == "conflict"
+            else None
+        )
         is_doubt = finding.kind == "counter" and finding.closed_at is None
         restart = await decide_finding.preview_rebase(conn, finding_id) if is_doubt else None
         rebase = await readings_store.find_rebase(conn, finding_id)
@@ -122,6 +128,8 @@ async def finding_page(request: Request, finding_id: FindingId, _viewer: Reader)
         channel=channel,
         notable=_notable(points),
         conflicts=conflicts,
+        undecided=undecided,
+        quiet_kinds=QUIET_KINDS,
         restart=restart,
         rebase=rebase,
         causes=CAUSES,
@@ -231,6 +239,25 @@ async def decide(
     async def step(conn: Conn, said: str, now: datetime) -> None:
         await decide_finding.decide_conflict(
             conn, finding_id, conflict_id, verdict=verdict, by=viewer.actor, reason=said, now=now
+        )
+
+    return await _decide(request, finding_id, reason, step, language_of(request)._("Your decision is kept."))
+
+
+@router.post("/readings/{finding_id}/keep")
+async def keep(
+    request: Request,
+    finding_id: FindingId,
+    viewer: Judge,
+    *,
+    upto_id: Annotated[int, Form(ge=1, le=2**62)],
+    reason: Reason = "",
+) -> Response:
+    """Keep what counts now at all the conflicts that were shown to be waiting."""
+
+    async def step(conn: Conn, said: str, now: datetime) -> None:
+        await decide_finding.keep_values(
+            conn, finding_id, upto_id=upto_id, by=viewer.actor, reason=said, now=now
         )
 
     return await _decide(request, finding_id, reason, step, language_of(request)._("Your decision is kept."))

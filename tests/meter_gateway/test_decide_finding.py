@@ -101,6 +101,38 @@ async def test_a_later_value_is_accepted_and_the_first_row_stays(pool, wire):
     assert (await check_readings(pool, NOW + MINUTE)).opened == 0
 
 
+async def test_a_clock_that_stands_still_is_found_and_its_values_are_decided_together(pool, wire):
+    """Each value contradicts the first: one finding of the clock, one of the conflicts, one decision."""
+    for minute in range(1, 13):
+        await wire.say(Reading(DRN, "counter", to_millis(NOW), 1_000 + minute), now=NOW + minute * MINUTE)
+    await check_readings(pool, NOW + 13 * MINUTE)
+    async with pool.connection() as conn:
+        cursor = await conn.execute(
+            "SELECT kind, id, (detail ->> 'values')::int FROM meter_gateway.reading_finding ORDER BY kind"
+        )
+        (clock, _, values), (conflict, finding, _) = await cursor.fetchall()
+        assert (clock, values, conflict) == ("clock", 11, "conflict")
+        ids = await one(conn, "SELECT min(id), max(id) FROM meter_gateway.reading_conflict")
+        await decide_finding.decide_conflict(conn, finding, ids[0], verdict="accept", **WORD)
+        assert await decide_finding.keep_values(conn, finding, upto_id=ids[1] - 1, **WORD) == 9
+        assert (await finding_store.get_finding(conn, finding)).closed_at is None, "one came after the look"
+        assert await decide_finding.keep_values(conn, finding, upto_id=ids[1], **WORD) == 1
+        assert (await finding_store.get_finding(conn, finding)).closed_at == WORD["now"]
+        judged = "SELECT value, told_value FROM meter_gateway.v_reading_judged"
+        assert await one(conn, judged) == (1_002, 1_001), "what was accepted before counts on"
+        with pytest.raises(FindingClosed):
+            await decide_finding.keep_values(conn, finding, upto_id=ids[1], **WORD)
+    assert (await check_readings(pool, NOW + 14 * MINUTE)).opened == 0
+
+
+async def test_only_conflicts_are_kept_together(pool, wire):
+    await wire.say(Event(DRN, topics.TAMPER, to_millis(NOW), {"active": True}))
+    finding = await open_finding(pool)
+    async with pool.connection() as conn:
+        with pytest.raises(FindingNotFound):
+            await decide_finding.keep_values(conn, finding, upto_id=9, **WORD)
+
+
 async def test_another_findings_conflict_is_not_decided_here(pool, wire):
     await wire.say(Reading(DRN, "credit", to_millis(NOW), 5), Reading(DRN, "load", to_millis(NOW), 5))
     await wire.say(Reading(DRN, "credit", to_millis(NOW), 6), Reading(DRN, "load", to_millis(NOW), 6))

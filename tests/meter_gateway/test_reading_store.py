@@ -31,6 +31,21 @@ async def test_twice_in_a_batch_with_two_values_keeps_both(conn):
     assert await cursor.fetchall() == [(6, 5)]
 
 
+async def test_a_contradiction_is_kept_once_and_a_hundred_of_an_instant(conn):
+    meter = await make_mqtt_meter(conn)
+    for value in (5, 6, 6, 7, 6, 5):
+        await reading_store.insert_readings(conn, [reading(meter, 0, value)])
+    cursor = await conn.execute("SELECT value, kept_value FROM meter_gateway.reading_conflict ORDER BY id")
+    assert await cursor.fetchall() == [(6, 5), (7, 5)]
+    await reading_store.insert_readings(conn, [reading(meter, 0, value) for value in range(10, 108)])
+    for value in (200, 201):
+        await reading_store.insert_readings(conn, [reading(meter, 0, value), reading(meter, value, 1)])
+    cursor = await conn.execute("SELECT count(*), max(value) FROM meter_gateway.reading_conflict")
+    assert await cursor.fetchone() == (reading_store.MOST_CONFLICTS, 107)
+    cursor = await conn.execute("SELECT count(*) FROM meter_gateway.reading")
+    assert await cursor.fetchone() == (3,), "what came along with them is stored"
+
+
 async def test_a_reading_is_a_fact(conn):
     meter = await make_mqtt_meter(conn)
     await reading_store.insert_readings(conn, [reading(meter)])

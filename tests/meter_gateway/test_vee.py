@@ -109,11 +109,23 @@ def test_a_counter_that_stands_still_needs_evidence(counter, evidence):
 
 @pytest.mark.parametrize(
     ("rise", "age", "kind"),
-    [(101, HOUR, Found), (100, HOUR, type(None)), (900, 24 * HOUR, Over), (-5, HOUR, type(None))],
+    [
+        (101, HOUR, Found),
+        (100, HOUR, type(None)),
+        (1, HOUR, type(None)),  # neither begins nor ends
+        (900, 24 * HOUR, Over),
+        (0, HOUR, Over),  # told at each poll, and the same all day
+        (-5, HOUR, type(None)),
+    ],
 )
 def test_what_runs_back(rise, age, kind):
     window = ReverseWindow(7, "electricity", NOW - 24 * HOUR, 1_000, NOW - age, 1_000 + rise)
     assert type(vee.judge_reverse(window, NOW)) is kind
+
+
+def test_an_hour_without_rise_is_no_day():
+    window = ReverseWindow(7, "electricity", NOW - 2 * HOUR, 900, NOW - HOUR, 900)
+    assert vee.judge_reverse(window, NOW) is None
 
 
 @pytest.mark.parametrize(

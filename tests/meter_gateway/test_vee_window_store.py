@@ -4,11 +4,22 @@ from datetime import timedelta
 
 import pytest
 
-from meter_gateway.readings import vee_window_store
+from meter_gateway import topics
+from meter_gateway.readings import check_readings as check
+from meter_gateway.readings import decide_finding, vee_store, vee_window_store
 from meter_gateway.readings.check_readings import check_readings
 from meter_gateway.readings.estimate import HALF_HOURS, half_hour_of
 from tests.meter_gateway.places import NOW, make_mqtt_meter
-from tests.meter_gateway.test_check_readings import HOUR, MINUTE, install, make_water, quarters, tell
+from tests.meter_gateway.test_check_readings import (
+    HOUR,
+    MINUTE,
+    findings,
+    install,
+    make_water,
+    quarters,
+    said,
+    tell,
+)
 
 HALF = 30 * MINUTE
 
@@ -96,6 +107,97 @@ async def test_a_flow_is_measured_by_quarters(conn, per_quarter, still, least):
     assert (flow.still_at is not None, flow.least_per_hour) == (still, least)
     assert flow.longest == 15 * MINUTE
     assert flow.intervals in (192, 193)
+
+
+async def test_a_garbage_counter_is_measured_like_any_other(conn):
+    """Nine times ten to the fifteenth and then a thousand: an hour of that is more than a bigint holds."""
+    garbage, leaking = await make_water(conn), await make_water(conn, "06000000052")
+    await tell(conn, garbage, [(NOW - HALF, 1_000), (NOW, 9 * 10**15)])
+    await tell(conn, leaking, quarters(49, 2_000))
+    flows = await vee_window_store.list_flows(conn, [garbage.id, leaking.id], NOW)
+    assert {flow.meter_id: flow.least_per_hour for flow in flows} == {
+        garbage.id: 2 * (9 * 10**15 - 1_000),
+        leaking.id: 8_000,
+    }
+    await tell(conn, garbage, [(NOW - 10 * MINUTE, -(2**62)), (NOW - 9 * MINUTE, 2**62)])
+    assert len(await vee_window_store.list_flows(conn, [garbage.id], NOW)) == 1
+
+
+async def test_what_fails_is_told_and_keeps_no_other_measure_and_no_next_turn_waiting(pool, monkeypatch):
+    async with pool.connection() as conn:
+        stuck = await make_mqtt_meter(conn)
+        hours = [NOW - place * HOUR for place in range(96)]
+        await tell(conn, stuck, [(at, 10_000) for at in hours] + [(NOW - 97 * HOUR, 9_000)])
+        await tell(conn, stuck, [(at, 350) for at in hours], channel="load")
+
+    async def broken(conn, *_args, **_more):
+        await conn.execute("SELECT 9223372036854775807 + 1")
+
+    monkeypatch.setattr(check, "TURN", 1)
+    monkeypatch.setattr(vee_window_store, "list_flows", broken)
+    monkeypatch.setattr(vee_store, "list_heard", broken)
+    checked = await check_readings(pool, NOW)
+    assert [type(fault).__name__ for fault in checked.faults] == ["NumericValueOutOfRange"] * 2
+    assert checked.opened == 1
+    async with pool.connection() as conn:
+        assert await findings(conn, "kind") == [("flat",)]
+        assert await vee_store.find_mark(conn, "turn") == stuck.id
+
+
+async def test_a_flat_is_over_when_the_register_was_replaced(pool):
+    async with pool.connection() as conn:
+        stuck = await make_mqtt_meter(conn)
+        hours = [NOW - place * HOUR for place in range(96)]
+        await tell(conn, stuck, [(at, 10_000) for at in hours] + [(NOW - 97 * HOUR, 9_000)])
+        await tell(conn, stuck, [(at, 350) for at in hours], channel="load")
+    await check_readings(pool, NOW)
+    async with pool.connection() as conn:
+        assert await findings(conn) == [("flat", False)]
+        await tell(conn, stuck, [(NOW + HOUR, 5)])
+    await check_readings(pool, NOW + HOUR)
+    async with pool.connection() as conn:
+        assert await findings(conn, "to_at", "detail ->> 'counter_after'") == [(NOW + HOUR, "5")]
+
+
+async def test_a_gap_of_a_meter_that_never_spoke_ends_when_it_is_taken_down(pool):
+    async with pool.connection() as conn:
+        await install(conn, await make_mqtt_meter(conn))
+    await check_readings(pool, NOW)
+    async with pool.connection() as conn:
+        assert await findings(conn) == [("gap", False)]
+        await conn.execute("UPDATE meter_gateway.meter_installation SET removed_at = %s", (NOW,))
+    for later in (1, 2):
+        await check_readings(pool, NOW + later * HOUR)
+    async with pool.connection() as conn:
+        assert await findings(conn, "kind", "to_at") == [("gap", NOW)]
+
+
+async def test_what_flowed_back_is_over_though_the_register_is_told_at_each_poll(pool):
+    async with pool.connection() as conn:
+        meter = await make_mqtt_meter(conn)
+        await tell(conn, meter, [(NOW + place * HOUR, 5_000 + place) for place in range(30)])
+        told = [(NOW - 30 * HOUR, 10)] + [(NOW + place * HOUR, 900) for place in range(30)]
+        await tell(conn, meter, told, channel="reverse")
+    for hours in (0, 23, 25):
+        await check_readings(pool, NOW + hours * HOUR)
+        async with pool.connection() as conn:
+            assert await findings(conn) == [("reverse", hours == 25)]
+
+
+async def test_a_wrong_clock_that_a_person_explained_is_not_told_again(pool):
+    slow = timedelta(seconds=200)
+    async with pool.connection() as conn:
+        meter = await make_mqtt_meter(conn)
+        await tell(conn, meter, [(NOW - place * HOUR, 10_000 - place) for place in range(6)], late=slow)
+    await check_readings(pool, NOW)
+    async with pool.connection() as conn:
+        cursor = await conn.execute("SELECT id FROM meter_gateway.reading_finding")
+        (finding,) = await cursor.fetchone()
+        await decide_finding.explain_finding(conn, finding, by="salim", reason="known", now=NOW)
+        await tell(conn, meter, [(NOW + HOUR, 10_001)], late=slow)
+    assert (await check_readings(pool, NOW + HOUR + 5 * MINUTE)).opened == 0
+    async with pool.connection() as conn:
+        assert await said(conn) == [(topics.CLOCK_DRIFT, True)]
 
 
 async def test_readings_that_were_brought_along_are_no_gap(conn):

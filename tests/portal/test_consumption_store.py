@@ -163,3 +163,45 @@ async def test_what_persons_decided_and_what_was_estimated_is_drawn_so(pool):
     assert [one.is_estimated for one in found[:10]] == [False] * 3 + [True] * 5 + [False] * 2
     assert [one.used for one in found[10:15]] == [None, 10, 10, 10, 10], "the fall itself is no use"
     assert sum(one.suspect_count for one in found) == 0
+
+
+async def test_estimates_that_were_replaced_do_not_come_back_when_readings_are_dropped(pool):
+    """True readings came late; years on they go by retention, and what history kept of them stays."""
+    day = bounds_of("days", in_muscat(NOW).date())[-3]
+    async with pool.connection() as conn:
+        await make_tariffs(conn)
+        meter = (await make_house(conn)).meter_id
+        cursor = await conn.execute(
+            "INSERT INTO meter_gateway.reading_finding (meter_id, kind, channel, from_at, opened_at)"
+            " VALUES (%s, 'gap', 'counter', %s, %s) RETURNING id",
+            (meter, day, NOW),
+        )
+        (finding,) = await cursor.fetchone()
+        for hour in range(26):
+            at = day + timedelta(hours=hour)
+            await conn.execute(
+                "INSERT INTO meter_gateway.reading (meter_id, channel, occurred_at, value)"
+                " VALUES (%s, 'counter', %s, %s)",
+                (meter, at, 1_000 + 100 * hour),
+            )
+            if 3 <= hour < 8:
+                await conn.execute(
+                    "INSERT INTO meter_gateway.reading_estimate (finding_id, meter_id, channel, occurred_at, value,"
+                    " slot_s, method, recorded_at) VALUES (%s, %s, 'counter', %s, %s, 600, 'line', %s)",
+                    (finding, meter, at, 1_000 + 90 * hour, NOW),
+                )
+    await keep_history.catch_up(pool, NOW)
+    bounds = [day, day + timedelta(days=1)]
+    found = []
+    for is_dropped in (False, True):
+        async with pool.connection() as conn:
+            if is_dropped:
+                await conn.execute("TRUNCATE meter_gateway.reading")  # as retention leaves it
+                cursor = await conn.execute("SELECT count(*) FROM meter_gateway.v_reading_estimate")
+                assert await cursor.fetchone() == (5,), "nothing replaces them any more"
+            spans = await consumption_store.list_spans(
+                conn, meter, "days", since=bounds[0] - reach("days"), until=bounds[-1] + reach("days")
+            )
+        (bucket,) = buckets_of(spans, bounds, "days", NOW)
+        found.append((bucket.used, bucket.is_estimated))
+    assert found == [(2_400, False)] * 2

@@ -136,6 +136,29 @@ async def test_two_values_are_decided_one_by_one(pool, database_url) -> None:
         ).status_code == 404
 
 
+async def test_two_values_are_decided_together(pool, database_url) -> None:
+    await make_findings(pool)
+    async with pool.connection() as conn:
+        finding = await finding_of(conn, "conflict")
+    path = f"/readings/{finding}"
+    async with visiting(database_url) as visitor:
+        await visitor.be_staff("engineer")
+        page = await visitor.get(path)
+        assert "2 values wait for a decision" in flat(page)
+        (newest,) = re.findall(r'name="upto_id" value="(\d+)"', page.text)
+        assert (await visitor.post(f"{path}/keep", {"upto_id": "x", "reason": "x"})).status_code == 422
+        await visitor.post(f"{path}/keep", {"upto_id": newest, "reason": "the clock stood still"})
+        page = flat(await visitor.get(path))
+        assert "Your decision is kept." in page
+        assert "wait for a decision" not in page
+        assert page.count("Decided by engineer") == 2
+        await visitor.be_staff("agent")
+        assert (await visitor.post(f"{path}/keep", {"upto_id": newest, "reason": "x"})).status_code == 403
+    assert await one(
+        pool, "SELECT outcome, reason FROM meter_gateway.reading_finding WHERE id = %s", finding
+    ) == ("decided", "the clock stood still")
+
+
 async def test_who_may_not(pool, database_url) -> None:
     await make_findings(pool)
     async with visiting(database_url) as visitor:
