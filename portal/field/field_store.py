@@ -54,6 +54,7 @@ class FieldCommand:
     created_at: datetime
     expires_at: datetime
     result: dict[str, Any]
+    requested_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class CommandStep:
 
 
 _COMMAND = """
-SELECT c.id, c.meter_id, m.drn, m.commodity, m.link, c.kind, c.state, c.created_at, c.expires_at, c.result
+SELECT c.id, c.meter_id, m.drn, m.commodity, m.link, c.kind, c.state, c.created_at, c.expires_at, c.result,
+       c.requested_by
   FROM meter_gateway.v_meter_command c JOIN meter_gateway.v_meter m ON m.meter_id = c.meter_id
 """
 

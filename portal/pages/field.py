@@ -16,7 +16,7 @@ from portal import change_keys, timeline_store
 from portal.access import NotFound, Viewer, require
 from portal.contact_centre import desk_store
 from portal.contact_centre.desk_store import DeskMeter
-from portal.field import commissioning_store, field_site_store, field_store, install
+from portal.field import commission, commissioning_store, field_site_store, field_store, install
 from portal.field.field_store import FieldCommand
 from portal.field.install import InstallRefused
 from portal.i18n import Language, msg
@@ -59,7 +59,11 @@ REFUSAL_WORDS: Final = {
     "credit_not_cleared": msg(
         "The new meter still holds credit that was given to another. Ask the meter workshop to clear it."
     ),
+    "clear_unknown": msg(
+        "A token to clear this meter was made. Nobody has said whether it was typed: ask the meter workshop."
+    ),
     "no_link": msg("This meter has no link: read its display."),
+    "left_already": msg("This order cannot be called back: it has left, or somebody else gave it."),
     "form_used": msg("The form has expired. Please send it again."),
 }
 OTHER_REFUSAL: Final = msg("This is not possible at the moment. Look at the meter again.")
@@ -232,6 +236,20 @@ async def read(request: Request, drn: str, viewer: Commander, form_key: FormKey)
     return redirect(request, f"/field/commands/{command_id}")
 
 
+@router.post("/field/meters/{drn}/clock")
+async def set_clock(request: Request, drn: str, viewer: Commander, form_key: FormKey) -> Response:
+    """Have the meter's clock set to the right time now."""
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            meter = await _get_meter(conn, drn)
+            command_id = await commission.set_clock(
+                conn, meter_id=meter.meter_id, key=form_key, actor=viewer.actor, now=datetime.now(UTC)
+            )
+    except (MeterHasNoLink, CommandConflict) as refused:
+        return _refused(request, drn, refused)
+    return redirect(request, f"/field/commands/{command_id}")
+
+
 @router.post("/field/meters/{drn}/test")
 async def send_test(request: Request, drn: str, viewer: Tester, form_key: FormKey) -> Response:
     """Send a test token over the link, or show it to be typed where there is none."""
@@ -260,7 +278,7 @@ def _refused(request: Request, drn: str, error: Exception) -> Response:
 
 @router.get("/field/commands/{command_id}")
 async def command_page(
-    request: Request, command_id: Annotated[int, Path(ge=1, le=2**62)], _viewer: Commander
+    request: Request, command_id: Annotated[int, Path(ge=1, le=2**62)], viewer: Commander
 ) -> Response:
     """Follow an order until the meter has answered, or say why no answer came."""
     now = datetime.now(UTC)
@@ -282,10 +300,28 @@ async def command_page(
         steps=steps,
         step_words=STEP_WORDS,
         is_moving=moving,
+        may_take_back=commission.may_take_back(command, viewer.actor),
         words=result_words(result) if command.kind == "token" else "",
         registers=sorted(registers.items()) if isinstance(registers, dict) else [],
         form_key=secrets.token_urlsafe(12),
     )
+
+
+@router.post("/field/commands/{command_id}/take-back")
+async def take_back(
+    request: Request, command_id: Annotated[int, Path(ge=1, le=2**62)], viewer: Commander
+) -> Response:
+    """Call an order of one's own back while it has not left."""
+    answer = f"/field/commands/{command_id}"
+    try:
+        async with runtime_of(request).pool.connection() as conn:
+            command = await field_store.find_command(conn, command_id)
+            if command is None:
+                raise NotFound
+            await commission.take_back(conn, command, actor=viewer.actor, now=datetime.now(UTC))
+    except InstallRefused as refused:
+        return redirect(request, answer, flash=("error", refusal_words(refused.reason, language_of(request))))
+    return redirect(request, answer)
 
 
 def is_moving(command: FieldCommand, now: datetime) -> bool:

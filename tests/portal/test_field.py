@@ -13,7 +13,7 @@ from billing import customer_store, identity_store, token_store
 from meter_gateway import meter_store, network_store
 from meter_gateway.command import apply_event
 from meter_gateway.command_state import CommandEvent
-from portal.field import field_store, install
+from portal.field import commission, field_store, install
 from portal.field.field_store import FieldCommand
 from portal.field.install import InstallRefused, check_number
 from portal.pages.field import FINAL, GIVE_UP_AFTER, is_moving
@@ -129,7 +129,7 @@ async def test_others_do_not_come_in(database_url, town, conn, role):
             await visitor.be_staff(role)
         for path in PAGES:
             assert (await visitor.get(path.format(**town.drns))).status_code == (403 if role else 303)
-        for step in ("install", "read", "test"):
+        for step in ("install", "read", "clock", "test"):
             answer = await visitor.post(
                 f"/field/meters/{town.drns['spare']}/{step}",
                 {"form_key": "k" * 10, "usage_point_id": str(town.points["free"])},
@@ -253,6 +253,46 @@ async def test_live_registers_and_what_is_said_when_none_come(engineer, town, co
     part = await engineer.get(answer, headers={"HX-Request": "true"})
     assert words in part.text
     assert "<html" not in part.text
+
+
+async def test_a_clock_is_set_and_an_order_is_called_back_while_it_has_not_left(engineer, town, conn):
+    place = f"/field/meters/{town.drns['a1']}"
+    form = {"form_key": key_on(await engineer.get(place))}
+    answer = (await engineer.post(f"{place}/clock", form)).headers["location"]
+    assert (await engineer.post(f"{place}/clock", form)).headers["location"] == answer
+    page = await engineer.get(answer)
+    assert "Set the clock" in page.text and f"{answer}/take-back" in page.text
+    await engineer.post(f"{answer}/take-back")
+    command = await field_store.find_command(conn, int(answer.rsplit("/", 1)[1]))
+    assert (command.kind, command.state, command.requested_by) == ("clock", "CANCELLED", "engineer")
+    back = await engineer.get(answer)
+    assert "Called back before it left" in back.text and "take-back" not in back.text
+    keypad = await engineer.post(f"/field/meters/{town.drns['a4']}/clock", form)
+    assert keypad.headers["location"] == f"/field/meters/{town.drns['a4']}"
+
+
+async def test_what_left_a_token_and_another_persons_order_are_not_called_back(engineer, town, conn):
+    meter = {"meter_id": town.meters["a1"], "now": datetime.now(UTC)}
+    sent = await commission.set_clock(conn, key="k" * 8, actor="engineer", **meter)
+    await apply_event(conn, sent, CommandEvent.SEND, at=meter["now"], detail={})
+    theirs = await commission.set_clock(conn, key="j" * 8, actor="office", **meter)
+    test = await install.send_test_token(conn, key="k" * 8, actor="engineer", **meter)
+    await conn.commit()
+    for command_id, state in ((sent, "SENT"), (theirs, "CREATED"), (test.command_id, "CREATED")):
+        assert "take-back" not in (await engineer.get(f"/field/commands/{command_id}")).text
+        refused = await engineer.post(f"/field/commands/{command_id}/take-back")
+        assert "cannot be called back" in (await engineer.get(refused.headers["location"])).text
+        assert (await field_store.find_command(conn, command_id)).state == state
+    assert (await engineer.post("/field/commands/99/take-back")).status_code == 404
+
+
+async def test_an_order_that_left_in_this_moment_is_told(conn, town):
+    now = datetime.now(UTC)
+    made = await commission.set_clock(conn, meter_id=town.meters["a1"], key="k" * 8, actor="x", now=now)
+    seen = await field_store.find_command(conn, made)
+    await apply_event(conn, made, CommandEvent.SEND, at=now, detail={})
+    with pytest.raises(InstallRefused, match="left_already"):
+        await commission.take_back(conn, seen, actor="x", now=now)
 
 
 @pytest.mark.parametrize(
