@@ -14,6 +14,7 @@ class CarryState(StrEnum):
 
     EMPTY = "EMPTY"  # there was none
     WAITING = "WAITING"  # for the next meter of the place
+    HELD = "HELD"  # more than the meter can have held: the office decides
     BOUND = "BOUND"  # to a meter that has yet to get its own key
     RESERVED = "RESERVED"  # its TID is taken, its token is being made
     DONE = "DONE"  # its token is registered
@@ -25,7 +26,9 @@ class CarryState(StrEnum):
 class CarryEvent(StrEnum):
     """What happens to it."""
 
+    RELEASE = "RELEASE"
     BIND = "BIND"
+    UNBIND = "UNBIND"
     RESERVE = "RESERVE"
     ISSUED = "ISSUED"
     REFUSED = "REFUSED"
@@ -38,7 +41,15 @@ _S, _E = CarryState, CarryEvent
 _TABLE: Final[dict[CarryState, dict[CarryEvent, CarryState | None]]] = {
     _S.EMPTY: dict.fromkeys(_E),
     _S.WAITING: {**dict.fromkeys(_E), _E.BIND: _S.BOUND, _E.SETTLE: _S.SETTLED, _E.RETURN: _S.RETURNED},
-    _S.BOUND: {**dict.fromkeys(_E), _E.RESERVE: _S.RESERVED, _E.REFUSED: _S.REFUSED},
+    _S.HELD: {**dict.fromkeys(_E), _E.RELEASE: _S.WAITING, _E.SETTLE: _S.SETTLED, _E.RETURN: _S.RETURNED},
+    # No TID is taken yet: its meter may come down again, or never get its key.
+    _S.BOUND: {
+        **dict.fromkeys(_E),
+        _E.RESERVE: _S.RESERVED,
+        _E.REFUSED: _S.REFUSED,
+        _E.UNBIND: _S.WAITING,
+        _E.SETTLE: _S.SETTLED,
+    },
     _S.RESERVED: {**dict.fromkeys(_E), _E.ISSUED: _S.DONE, _E.REFUSED: _S.REFUSED},
     _S.DONE: dict.fromkeys(_E),
     _S.REFUSED: {**dict.fromkeys(_E), _E.SETTLE: _S.SETTLED},

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 from psycopg.rows import kwargs_row
 from psycopg.types.json import Jsonb
 
-from billing import identity_store
-from billing.credit_carry import CarryEvent, CarryState, next_carry_state, units_of
+from billing import identity_store, token_word_store
+from billing.credit_carry import CarryEvent, CarryState, next_carry_state
 from billing.errors import IdempotencyConflict, InvalidVend, NotFound
 from billing.identity_store import STOCK_KEYS, KeyFields
 from token_engine.identifiers import rnd_at
+
+# A meter gets its own key within minutes of its link, or of two typed tokens; later somebody looks.
+BOUND_TOO_LONG: Final = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +83,25 @@ async def insert_carry(
     counter: int,
     credit: int,
     source: str,
+    units_tenths: int,
+    held_for: str,
     taken_by: str,
     note: str,
     now: datetime,
 ) -> CreditCarry:
     """Keep what a removed meter held; a repeat gives the stored one.
 
+    `units_tenths` is what a token will carry of it; `held_for` names why the office decides first, mostly empty.
     Raises IdempotencyConflict when the key, or the installation, has another reading already.
     """
-    units = units_of(credit, commodity)
-    state = CarryState.WAITING if units else CarryState.EMPTY
+    state = CarryState.EMPTY
+    if units_tenths:
+        state = CarryState.HELD if held_for else CarryState.WAITING
     await conn.execute(
         "INSERT INTO billing.credit_carry (idempotency_key, installation_id, old_meter_id, usage_point_id,"
-        " customer_id, commodity, counter, credit, source, units_tenths, taken_by, note, taken_at, state, changed_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        " customer_id, commodity, counter, credit, source, units_tenths, taken_by, note, taken_at, state,"
+        " detail, changed_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
         (
             idempotency_key,
             installation_id,
@@ -104,11 +112,12 @@ async def insert_carry(
             counter,
             credit,
             source,
-            units,
+            units_tenths,
             taken_by,
             note,
             now,
             state.value,
+            held_for,
             now,
         ),
     )
@@ -156,14 +165,24 @@ async def _list(conn: psycopg.AsyncConnection, where: str, values: Sequence[obje
 
 
 async def list_waiting(
-    conn: psycopg.AsyncConnection, *, usage_point_id: int, customer_id: int | None
+    conn: psycopg.AsyncConnection, *, usage_point_id: int, customer_id: int | None, meter_id: int
 ) -> list[CreditCarry]:
-    """What waits for a meter at a place, of the customer who has it now; locked, oldest first."""
+    """What waits at a place for a meter, of the customer who has it now; locked, oldest first.
+
+    With it what the office holds of this same meter: it comes back with its credit in it.
+    """
     return await _list(
         conn,
-        "WHERE usage_point_id = %s AND customer_id IS NOT DISTINCT FROM %s AND state = 'WAITING'"
-        " ORDER BY taken_at, id FOR UPDATE",
-        (usage_point_id, customer_id),
+        "WHERE usage_point_id = %s AND customer_id IS NOT DISTINCT FROM %s"
+        " AND (state = 'WAITING' OR (state = 'HELD' AND old_meter_id = %s)) ORDER BY taken_at, id FOR UPDATE",
+        (usage_point_id, customer_id, meter_id),
+    )
+
+
+async def list_bound_to(conn: psycopg.AsyncConnection, meter_id: int) -> list[CreditCarry]:
+    """What a meter is to get once it has its own key; locked. Lock its identity first."""
+    return await _list(
+        conn, "WHERE new_meter_id = %s AND state = 'BOUND' ORDER BY taken_at, id FOR UPDATE", (meter_id,)
     )
 
 
@@ -174,9 +193,14 @@ async def list_of_meter(conn: psycopg.AsyncConnection, meter_id: int) -> list[Cr
     )
 
 
-async def list_undecided(conn: psycopg.AsyncConnection, *, limit: int) -> list[CreditCarry]:
-    """What waits for a meter, or gets no token: the office may turn it into money; oldest first."""
-    return await _list(conn, "WHERE state IN ('WAITING', 'REFUSED') ORDER BY taken_at, id LIMIT %s", (limit,))
+async def list_undecided(conn: psycopg.AsyncConnection, *, now: datetime, limit: int) -> list[CreditCarry]:
+    """What waits for a meter or its key too long, is held, or gets no token: the office decides; oldest first."""
+    return await _list(
+        conn,
+        "WHERE state IN ('WAITING', 'HELD', 'REFUSED') OR (state = 'BOUND' AND changed_at < %s)"
+        " ORDER BY taken_at, id LIMIT %s",
+        (now - BOUND_TOO_LONG, limit),
+    )
 
 
 async def list_to_issue(conn: psycopg.AsyncConnection, *, limit: int) -> list[CreditCarry]:
@@ -199,25 +223,35 @@ async def mark_bound(
     await _move(conn, carry, CarryEvent.BIND, now, new_meter_id=new_meter_id)
 
 
+async def mark_unbound(conn: psycopg.AsyncConnection, carry: CreditCarry, now: datetime) -> None:
+    """The meter of a locked carry came down before it got its key: the credit waits at its place again."""
+    await _move(conn, carry, CarryEvent.UNBIND, now, new_meter_id=None)
+
+
+async def mark_released(conn: psycopg.AsyncConnection, carry: CreditCarry, now: datetime) -> None:
+    """The office believes a held credit. Raises InvalidVend (`carry_not_waiting`)."""
+    await _move(conn, carry, CarryEvent.RELEASE, now)
+
+
 async def mark_returned(conn: psycopg.AsyncConnection, carry: CreditCarry, now: datetime) -> None:
     """The meter that holds it hangs at its place again. Raises InvalidVend (`carry_not_waiting`)."""
     await _move(conn, carry, CarryEvent.RETURN, now)
 
 
 async def find_left_in(conn: psycopg.AsyncConnection, meter_id: int) -> CreditCarry | None:
-    """The newest credit that was taken from this meter's account and not cleared from the meter itself since.
+    """The newest credit that was taken from this meter's account and is not known to be cleared from the meter since.
 
     None as well when it came back to its place, or when there was none: then what it shows is its own.
     """
-    return await _find(
+    carry = await _find(
         conn,
-        "WHERE id = (SELECT c.id FROM billing.credit_carry c WHERE c.old_meter_id = %(meter)s"
-        "             ORDER BY c.taken_at DESC LIMIT 1)"
-        " AND state NOT IN ('EMPTY', 'RETURNED')"
-        " AND NOT EXISTS (SELECT FROM billing.token t WHERE t.meter_id = %(meter)s AND t.class = 2"
-        "   AND t.subclass = 1 AND t.issued_at >= credit_carry.taken_at)",
-        {"meter": meter_id},
+        "WHERE id = (SELECT c.id FROM billing.credit_carry c WHERE c.old_meter_id = %s"
+        "             ORDER BY c.taken_at DESC LIMIT 1) AND state NOT IN ('EMPTY', 'RETURNED')",
+        (meter_id,),
     )
+    if carry is None or await token_word_store.find_clearing(conn, meter_id, carry.taken_at) == "taken":
+        return None
+    return carry
 
 
 async def reserve(conn: psycopg.AsyncConnection, carry: CreditCarry, now: datetime) -> CreditCarry:

@@ -99,9 +99,19 @@ async def start_payment(
 async def _check_still_true(conn: psycopg.AsyncConnection, quote: Quote, now: datetime) -> None:
     if now >= quote.expires_at:
         raise InvalidVend("quote_expired", "this quote is too old: ask for a new one")
+    await _check_still_theirs(conn, quote)
     debt = await ledger_store.lock_debt_minor(conn, quote.customer_id)
     if quote.arrears_minor > debt - await quote_store.get_promised_arrears_minor(conn, quote.customer_id):
         raise InvalidVend("quote_outdated", "another purchase changed this one's deductions: ask again")
+
+
+async def _check_still_theirs(conn: psycopg.AsyncConnection, quote: Quote) -> None:
+    """Refuse a sale for a meter that was taken down, or hangs at another customer's. Raises InvalidVend."""
+    meter = await sale_store.get_meter_link(conn, quote.meter_id)
+    if await customer_store.find_agreement(conn, customer_id=quote.customer_id, meter_drn=meter.drn) is None:
+        raise InvalidVend(
+            "quote_outdated", "the meter of this quote does not hang at this customer's any more"
+        )
 
 
 # -- transaction 1: the provider has spoken -----------------------------------------------------------------
@@ -163,9 +173,12 @@ async def _settle(conn: psycopg.AsyncConnection, payment: Payment, now: datetime
     if next_vend_state(vend.state, VendEvent.PAID) is vend.state:
         return vend.id
     try:
+        # A removal waits for this lock, or we for it: what we read next stays true until we have booked.
+        await identity_store.lock_identity(conn, vend.meter_id)
+        await _check_still_theirs(conn, quote)
         allocated = await identity_store.allocate_tid(conn, vend.meter_id, now)
     except (InvalidVend, NotFound):
-        # The meter lost its identity while the customer paid: the money is real all the same.
+        # The meter lost its identity or its place while the customer paid: the money is real all the same.
         log.exception("payment %s: no TID for its meter", payment.id)
         await _hold_in_suspense(conn, payment, now)
         return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 
@@ -21,12 +22,11 @@ Conn = psycopg.AsyncConnection[Any]
 # Base units (Wh, mL) of what a display counts (kWh, m3).
 SCALE: Final = {"electricity": 1_000, "water": 1_000_000}
 MAX_NOTE: Final = 500
-LIST_LIMIT: Final = 200
 
 
 def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the orders that need the platform."""
-    from raseed import field_commission
+    from raseed import field_commission, field_credit
     from raseed.field_bus import add_target
 
     add = what.add_parser("add", help="take an unknown meter into the books (DATABASE_URL)")
@@ -72,23 +72,20 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
             "--counter", help="final reading of the display, kWh or m3; the meter's own word if it is fresh"
         )
         command.add_argument("--credit", help="credit on the display, kWh or m3")
+        command.add_argument(
+            "--silent",
+            choices=("taken", "not_taken"),
+            help="of tokens that a meter without its link has not reported back: on the display, or never in it",
+        )
         command.add_argument("--key", default="", help="idempotency key: the same one again changes nothing")
         command.add_argument(
             "--yes", action="store_true", help="do it; without it only says what would happen"
         )
         command.set_defaults(run=run)
-    credit = what.add_parser(
-        "credit", help="credit of removed meters that waits for a meter, or for the office"
-    )
-    credit.add_argument(
-        "--settle", type=UUID, metavar="ID", help="turn this one into the customer's money (supervisor)"
-    )
-    credit.add_argument("--yes", action="store_true", help="do it; without it only says what would happen")
-    credit.add_argument("--as", dest="person", metavar="NAME", help="staff name, with --settle")
-    credit.set_defaults(run=_credit)
     for command in (add, bind, install, replace, remove):
         command.add_argument("--as", dest="person", required=True, metavar="NAME", help="staff name")
         command.add_argument("--note", default="")
+    field_credit.add_commands(what)
     field_commission.add_command(what)
 
 
@@ -271,11 +268,12 @@ async def _final(conn: Conn, options: argparse.Namespace, meter_id: int, now: da
 
     commodity = (await meter_store.get_meter(conn, meter_id)).commodity
     if options.counter is not None and options.credit is not None:
-        return FinalReading(amount(options.counter, commodity), amount(options.credit, commodity), "display")
+        typed = amount(options.counter, commodity), amount(options.credit, commodity)
+        return FinalReading(*typed, "display", options.silent)
     own = await remove_meter.read_final(conn, meter_id, now=now)
     if own is None or options.counter is not None or options.credit is not None:
         raise InstallRefused("reading_needed")
-    return own
+    return replace(own, silent=options.silent)
 
 
 def _replace(options: argparse.Namespace, settings: Settings) -> int:
@@ -300,7 +298,7 @@ def _replace(options: argparse.Namespace, settings: Settings) -> int:
             )
             for line in _replacement_lines(made.plan):
                 print(line)
-            return await _done_or_undone(conn, options)
+            return await done_or_undone(conn, options)
 
     return carried_out(step)
 
@@ -320,7 +318,15 @@ def _replacement_lines(plan: Any) -> list[str]:
         lines.append("  it takes over {} {} unit {}".format(*plan.takes_unit))
     if plan.needs_key:
         lines.append("  it gets its own key first: two tokens, by the worker")
-    if plan.units_tenths:
+    if plan.bound_tenths:
+        lines.append(
+            f"  {plan.bound_tenths // 10}.{plan.bound_tenths % 10} {name} that were meant for the old one go along"
+        )
+    if plan.is_held:
+        lines.append(
+            "  its credit waits for the office: it is more than it told and was sold (raseed field credit)"
+        )
+    elif plan.units_tenths:
         whole, tenth = divmod(plan.units_tenths, 10)
         lines.append(f"  {whole}.{tenth} {name} go over to it by one token, once")
     else:
@@ -360,54 +366,17 @@ def _remove(options: argparse.Namespace, settings: Settings) -> int:
                 print(
                     f"  {credit} become {money_text(gone.price.total_minor, 'en')} of {gone.hanging.customer_en}"
                 )
+            elif gone.carry.state == "HELD":
+                print(f"  {credit} wait for the office: more than the meter told and was sold to it")
             else:
                 print(f"  {credit} wait for the next meter of this place")
-            return await _done_or_undone(conn, options)
+            return await done_or_undone(conn, options)
 
     return carried_out(step)
 
 
-def _credit(options: argparse.Namespace, settings: Settings) -> int:
-    from raseed.field_tool import carried_out
-
-    async def step() -> int:
-        from billing import credit_carry_store
-
-        async with await connect(settings) as conn:
-            if options.settle is not None:
-                return await _settle(conn, options)
-            waiting = await credit_carry_store.list_undecided(conn, limit=LIST_LIMIT)
-            for one in waiting:
-                unit = "kWh" if one.commodity == "electricity" else "m³"
-                print(
-                    f"{one.id}  {one.units_tenths // 10}.{one.units_tenths % 10} {unit}  {one.state:<8}"
-                    f"  taken {one.taken_at:%Y-%m-%d}  {one.detail}"
-                )
-            print(f"{len(waiting)} wait")
-        return 0
-
-    return carried_out(step)
-
-
-async def _settle(conn: Conn, options: argparse.Namespace) -> int:
-    from billing import credit_carry_store
-    from portal.field import removal_store, remove_meter
-    from portal.field.install import InstallRefused
-    from portal.formats import money_text
-
-    if not options.person:
-        raise InstallRefused("role")
-    if options.yes:
-        await ask_engineer(conn, options.person, office=True)
-    carry = await credit_carry_store.lock_carry(conn, options.settle)
-    place = await removal_store.find_removed(conn, carry.old_meter_id, carry.usage_point_id)
-    price = await remove_meter.settle_carry(conn, carry, tariff_code=place.tariff_code, now=datetime.now(UTC))
-    worth = money_text(price.total_minor if price else 0, "en")
-    print(f"the credit of {place.drn} at {place.usage_point} becomes {worth} of its customer")
-    return await _done_or_undone(conn, options)
-
-
-async def _done_or_undone(conn: Conn, options: argparse.Namespace) -> int:
+async def done_or_undone(conn: Conn, options: argparse.Namespace) -> int:
+    """Keep what was done with --yes, else undo it and say so."""
     if options.yes:
         print("done")
         return 0

@@ -16,6 +16,7 @@ from billing.token_store import Token
 from meter_gateway import meter_store
 from portal import message_store, sale_text
 from portal.change_keys import VAULT_TIMEOUT_S, Conn, Pool
+from portal.field import removal_store
 from portal.hand_token import hand_token
 from token_engine.errors import InvalidIdentity, VaultRefused, VaultTimeout
 from token_engine.vault import CreditRequest, IssuedToken, VendingKeyVault
@@ -63,6 +64,11 @@ async def _reserve(
     # Everywhere the identity is locked before what hangs on it.
     identity = await identity_store.lock_identity(conn, seen.new_meter_id)
     carry = await credit_carry_store.lock_carry(conn, carry_id)
+    if carry.new_meter_id != seen.new_meter_id:
+        return carry.state  # its meter came down just now
+    if carry.state is CarryState.BOUND and not await _is_at_home(conn, carry, seen.new_meter_id):
+        await credit_carry_store.mark_unbound(conn, carry, now)
+        return CarryState.WAITING
     if carry.state is CarryState.BOUND and identity.issuing.kt in identity_store.STOCK_KEYS:
         return carry.state
     try:
@@ -81,6 +87,15 @@ async def _reserve(
         amount=carry.units_tenths,
         tid=carry.tid,
         rnd=carry.rnd or 0,
+    )
+
+
+async def _is_at_home(conn: Conn, carry: CreditCarry, meter_id: int) -> bool:
+    """Whether the meter hangs where the credit was taken, at the customer whose it is."""
+    hanging = await removal_store.find_hanging(conn, meter_id)
+    return hanging is not None and (hanging.usage_point_id, hanging.customer_id) == (
+        carry.usage_point_id,
+        carry.customer_id,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
-from billing import credit_carry_store
+from billing import credit_carry_store, token_word_store
+from billing.credit_carry import CarryState
 from billing.credit_carry_store import CreditCarry
 from billing.errors import InvalidVend
 from portal.field import removal_store
@@ -18,17 +20,18 @@ Conn = psycopg.AsyncConnection[Any]
 async def bind_waiting(conn: Conn, *, usage_point_id: int, meter_id: int, now: datetime) -> list[CreditCarry]:
     """Give what waits at a place, of the customer who has it, to the meter that was just hung there.
 
-    A meter that comes back to its place has its credit in it. Raises InvalidVend (`credit_not_cleared`) for one
-    whose credit was given to another and still stands in it.
+    A meter that comes back to its place has its credit in it, or gets it by a token when it was cleared meanwhile.
+    Raises InvalidVend: `clear_unknown` where nobody has said whether it was, `credit_not_cleared` for a meter whose
+    credit was given to another and still stands in it.
     """
     customer_id = await removal_store.find_customer_of_point(conn, usage_point_id)
     bound = []
     for carry in await credit_carry_store.list_waiting(
-        conn, usage_point_id=usage_point_id, customer_id=customer_id
+        conn, usage_point_id=usage_point_id, customer_id=customer_id, meter_id=meter_id
     ):
-        if carry.old_meter_id == meter_id:
+        if carry.old_meter_id == meter_id and not await _was_cleared(conn, carry):
             await credit_carry_store.mark_returned(conn, carry, now)
-        else:
+        elif carry.state is CarryState.WAITING:
             await credit_carry_store.mark_bound(conn, carry, new_meter_id=meter_id, now=now)
             bound.append(await credit_carry_store.get_carry(conn, carry.id))
     if await credit_carry_store.find_left_in(conn, meter_id) is not None:
@@ -36,3 +39,23 @@ async def bind_waiting(conn: Conn, *, usage_point_id: int, meter_id: int, now: d
             "credit_not_cleared", "credit that was given to another meter still stands in this one"
         )
     return bound
+
+
+async def _was_cleared(conn: Conn, carry: CreditCarry) -> bool:
+    word = await token_word_store.find_clearing(conn, carry.old_meter_id, carry.taken_at)
+    if word == "unknown":
+        raise InvalidVend("clear_unknown", "nobody has said whether this meter took its clear-credit token")
+    return word == "taken"
+
+
+async def release_held(conn: Conn, carry_id: UUID, now: datetime) -> CreditCarry:
+    """The office believes a held credit: it waits at its place, or goes to the meter that hangs there by now.
+
+    Raises NotFound, InvalidVend (`carry_not_waiting`, and as bind_waiting).
+    """
+    carry = await credit_carry_store.lock_carry(conn, carry_id)
+    await credit_carry_store.mark_released(conn, carry, now)
+    meter_id = await removal_store.find_meter_at(conn, carry.usage_point_id)
+    if meter_id is not None:
+        await bind_waiting(conn, usage_point_id=carry.usage_point_id, meter_id=meter_id, now=now)
+    return await credit_carry_store.get_carry(conn, carry_id)

@@ -86,3 +86,17 @@ async def find_customer_of_point(conn: Conn, usage_point_id: int) -> int | None:
     )
     row = await cursor.fetchone()
     return None if row is None else int(row[0])
+
+
+async def find_meter_at(conn: Conn, usage_point_id: int) -> int | None:
+    """Which meter hangs at a place."""
+    cursor = await conn.execute(
+        "SELECT meter_id FROM meter_gateway.v_meter WHERE usage_point_id = %s", (usage_point_id,)
+    )
+    row = await cursor.fetchone()
+    return None if row is None else int(row[0])
+
+
+async def lock_removal_key(conn: Conn, key: str) -> None:
+    """Let nobody else take a meter down under this key until the transaction ends."""
+    await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('removal:' || %s, 0))", (key,))

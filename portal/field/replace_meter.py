@@ -25,6 +25,7 @@ Conn = psycopg.AsyncConnection[Any]
 class Plan:
     """What a replacement would do; `units_tenths` go to the new meter, which needs a key of its own first or not.
 
+    `is_held`: they wait for the office first. `bound_tenths` were meant for the old meter and go along.
     `takes_unit` is the (site, bus, unit) that the new meter takes over from the old one; None where it has its own
     link already, or none.
     """
@@ -35,6 +36,8 @@ class Plan:
     units_tenths: int
     needs_key: bool
     takes_unit: tuple[str, str, int] | None
+    is_held: bool = False
+    bound_tenths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ async def plan_replacement(
     """
     if old_id == new_id:
         raise InstallRefused("same_meter")
-    old = await remove_meter.check_removal(conn, meter_id=old_id, final=final, now=now)
+    checked = await remove_meter.check_removal(conn, meter_id=old_id, final=final, now=now)
+    old = checked.hanging
     new = await meter_store.get_meter(conn, new_id)
     if new.commodity != old.commodity:
         raise InstallRefused("other_commodity")
@@ -72,10 +76,12 @@ async def plan_replacement(
     return Plan(
         old,
         new,
-        final,
-        remove_meter.carried_units(final, old.commodity),
+        checked.final,
+        checked.units_tenths,
         identity.issuing.kt in STOCK_KEYS,
         takes,
+        checked.is_held,
+        checked.bound_tenths,
     )
 
 
@@ -94,6 +100,7 @@ async def replace(
 
     Raises as plan_replacement and install do, and InstallRefused (key_used).
     """
+    await removal_store.lock_removal_key(conn, key)
     there = await credit_carry_store.find_carry_by_key(conn, f"removal:{key}")
     if there is not None:
         return await _repeated(conn, there, old_id, new_id, final)
@@ -119,8 +126,11 @@ async def _repeated(
     conn: Conn, carry: CreditCarry, old_id: int, new_id: int, final: FinalReading
 ) -> Replacement:
     hangs = await removal_store.find_hanging(conn, new_id)
-    same_reading = (carry.old_meter_id, carry.counter, carry.credit) == (old_id, final.counter, final.credit)
-    if not same_reading or hangs is None or hangs.usage_point_id != carry.usage_point_id:
+    if (
+        not remove_meter.is_same_reading(carry, old_id, final)
+        or hangs is None
+        or hangs.usage_point_id != carry.usage_point_id
+    ):
         raise InstallRefused("key_used")
     old = await removal_store.find_removed(conn, old_id, carry.usage_point_id)
     new = await meter_store.get_meter(conn, new_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -10,10 +11,12 @@ import psycopg
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
-from portal.access import Viewer, require
+from billing import token_word_store
+from billing.token_word_store import Word
+from portal.access import NotAllowed, Viewer, require
 from portal.contact_centre import desk_store
 from portal.contact_centre.desk_store import DeskMeter
-from portal.field import field_store, remove_meter, replace_meter
+from portal.field import field_store, removal_store, remove_meter, replace_meter
 from portal.field.checklist import parse_display
 from portal.field.install import InstallRefused, check_number
 from portal.field.remove_meter import FinalReading
@@ -29,13 +32,24 @@ Installer = Annotated[Viewer, Depends(require("field.install"))]
 Short = Annotated[str, Form(max_length=64)]
 Note = Annotated[str, Form(max_length=500)]
 FormKey = Annotated[str, Form(min_length=8, max_length=64)]
-Settle = Annotated[str, Form(max_length=8)]
+Settle = Annotated[str, Form(pattern="^(keep|money)$")]
+Source = Annotated[str, Form(pattern="^(meter|display)$")]
+Silent = Annotated[str, Form(pattern="^(taken|not_taken)?$")]
+# Credit becomes money by whoever signs for engineering tokens: the office.
+OFFICE: Final = "desk.engineering"
 
 CHANGE_WORDS: Final = {
     "not_installed": msg("This meter hangs nowhere."),
     "sale_open": msg("A purchase for this meter is under way. Wait a minute, then look again."),
     "credit_on_its_way": msg(
         "The meter has not said that it took its last credit token. Type it first, or read the meter again."
+    ),
+    "token_word_needed": msg(
+        "The meter is silent and has not said that it took its last credit token. Say whether its display includes it."
+    ),
+    "reading_changed": msg("The meter has told another reading meanwhile, or none lately. Look again."),
+    "credit_above_told": msg(
+        "The meter cannot hold so much credit by what it told and what was bought. Let it wait: the office decides."
     ),
     "reading_impossible": msg("No meter shows this number. Enter it again."),
     "reading_below_last": msg("The counter is below what the meter told before. Read the display again."),
@@ -74,17 +88,32 @@ def read_typed(counter: str, credit: str, commodity: str) -> FinalReading | None
     return FinalReading(value, -left if typed.startswith("-") else left, "display")
 
 
-async def _final(conn: Conn, meter: DeskMeter, counter: str, credit: str) -> FinalReading:
+def _word(silent: str) -> Word | None:
+    return "taken" if silent == "taken" else "not_taken" if silent == "not_taken" else None
+
+
+async def _final(conn: Conn, meter: DeskMeter, counter: str, credit: str, silent: str) -> FinalReading:
     """The typed reading, or with nothing typed the meter's own last word. Raises InstallRefused."""
     if counter.strip() or credit.strip():
         typed = read_typed(counter, credit, meter.commodity)
         if typed is None:
             raise InstallRefused("reading_missing")
-        return typed
+        return dataclasses.replace(typed, silent=_word(silent))
     told = await remove_meter.read_final(conn, meter.meter_id, now=datetime.now(UTC))
     if told is None:
         raise InstallRefused("reading_missing")
-    return told
+    return dataclasses.replace(told, silent=_word(silent))
+
+
+def _shown(counter: int, credit: int, source: str, silent: str) -> FinalReading:
+    """What the preview showed; the meter's own word is read anew (remove_meter.check_removal)."""
+    return FinalReading(counter, credit, "meter" if source == "meter" else "display", _word(silent))
+
+
+def _check_settle(viewer: Viewer, settle: str) -> None:
+    """Money is the office's to give. Raises NotAllowed."""
+    if settle == "money" and not viewer.may(OFFICE):
+        raise NotAllowed
 
 
 @router.post("/field/meters/{drn}/install/preview")
@@ -115,23 +144,32 @@ async def install_preview(
 
 
 @router.get("/field/meters/{drn}/replace")
-async def replace_form(request: Request, drn: str, _viewer: Installer) -> Response:
+async def replace_form(request: Request, drn: str, viewer: Installer) -> Response:
     """Which meter takes the place of this one, and what this one showed at the end."""
-    return await _change_form(request, "field/replace.html", drn)
+    return await _change_form(request, viewer, "field/replace.html", drn)
 
 
 @router.get("/field/meters/{drn}/remove")
-async def remove_form(request: Request, drn: str, _viewer: Installer) -> Response:
+async def remove_form(request: Request, drn: str, viewer: Installer) -> Response:
     """What the meter showed at the end, and what becomes of its credit."""
-    return await _change_form(request, "field/remove.html", drn)
+    return await _change_form(request, viewer, "field/remove.html", drn)
 
 
 async def _change_form(
-    request: Request, template: str, drn: str, error: str = "", typed: dict[str, str] | None = None
+    request: Request,
+    viewer: Viewer,
+    template: str,
+    drn: str,
+    *,
+    error: str = "",
+    typed: dict[str, str] | None = None,
 ) -> Response:
     async with runtime_of(request).pool.connection() as conn:
         meter = await get_meter(conn, drn)
-        told = await remove_meter.read_final(conn, meter.meter_id, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        told = await remove_meter.read_final(conn, meter.meter_id, now=now)
+        hanging = await removal_store.find_hanging(conn, meter.meter_id)
+        silent = await token_word_store.list_silent(conn, meter.meter_id, now - remove_meter.ON_ITS_WAY)
         spares = [
             spare for spare in await field_store.list_spare_meters(conn) if spare.commodity == meter.commodity
         ]
@@ -144,9 +182,11 @@ async def _change_form(
         own_path=f"/field/meters/{drn}/{'replace' if 'replace' in template else 'remove'}",
         meter=meter,
         told=told,
+        silent=silent if hanging is not None and not hanging.link_up else [],
         spares=spares,
+        may_settle=viewer.may(OFFICE),
         error=change_words(error, language_of(request)) if error else "",
-        typed=typed or {"new": "", "counter": "", "credit": "", "note": ""},
+        typed=typed or {"new": "", "counter": "", "credit": "", "note": "", "silent": ""},
     )
 
 
@@ -161,11 +201,12 @@ async def _new_meter(conn: Conn, number: str) -> DeskMeter:
 async def replace_preview(
     request: Request,
     drn: str,
-    _viewer: Installer,
+    viewer: Installer,
     *,
     new: Short = "",
     counter: Short = "",
     credit: Short = "",
+    silent: Silent = "",
     note: Note = "",
 ) -> Response:
     """Say what replacing will do, with credit and key; nothing is done yet."""
@@ -173,7 +214,7 @@ async def replace_preview(
         async with runtime_of(request).pool.connection() as conn:
             meter = await get_meter(conn, drn)
             successor = await _new_meter(conn, new)
-            final = await _final(conn, meter, counter, credit)
+            final = await _final(conn, meter, counter, credit, silent)
             plan = await replace_meter.plan_replacement(
                 conn,
                 old_id=meter.meter_id,
@@ -182,8 +223,10 @@ async def replace_preview(
                 now=datetime.now(UTC),
             )
     except InstallRefused as refused:
-        typed = {"new": new, "counter": counter, "credit": credit, "note": note}
-        return await _change_form(request, "field/replace.html", drn, refused.reason, typed)
+        typed = {"new": new, "counter": counter, "credit": credit, "note": note, "silent": silent}
+        return await _change_form(
+            request, viewer, "field/replace.html", drn, error=refused.reason, typed=typed
+        )
     return page(
         request,
         "field/replace_preview.html",
@@ -205,13 +248,14 @@ async def replace_now(
     new: Short,
     counter_base: Annotated[int, Form(ge=0, le=10**14)],
     credit_base: Annotated[int, Form(ge=-(10**14), le=10**14)],
-    source: Annotated[str, Form(pattern="^(meter|display)$")],
+    source: Source,
     form_key: FormKey,
+    silent: Silent = "",
     note: Note = "",
 ) -> Response:
     """Replace the meter as it was shown, and lead to the new one's checklist."""
     language = language_of(request)
-    final = FinalReading(counter_base, credit_base, "meter" if source == "meter" else "display")
+    final = _shown(counter_base, credit_base, source, silent)
     try:
         async with runtime_of(request).pool.connection() as conn:
             meter = await get_meter(conn, drn)
@@ -227,7 +271,7 @@ async def replace_now(
                 now=datetime.now(UTC),
             )
     except InstallRefused as refused:
-        return await _change_form(request, "field/replace.html", drn, refused.reason)
+        return await _change_form(request, viewer, "field/replace.html", drn, error=refused.reason)
     text = language._("The meter was replaced. Next: the checklist of the new one.")
     return redirect(request, f"/field/meters/{successor.drn}/checklist", flash=("ok", text))
 
@@ -236,31 +280,34 @@ async def replace_now(
 async def remove_preview(
     request: Request,
     drn: str,
-    _viewer: Installer,
+    viewer: Installer,
     *,
     counter: Short = "",
     credit: Short = "",
+    silent: Silent = "",
     settle: Settle = "keep",
     note: Note = "",
 ) -> Response:
     """Say what taking the meter down will do; nothing is done yet."""
+    _check_settle(viewer, settle)
     now = datetime.now(UTC)
     try:
         async with runtime_of(request).pool.connection() as conn:
             meter = await get_meter(conn, drn)
-            final = await _final(conn, meter, counter, credit)
-            hanging = await remove_meter.check_removal(conn, meter_id=meter.meter_id, final=final, now=now)
+            final = await _final(conn, meter, counter, credit, silent)
+            checked = await remove_meter.check_removal(conn, meter_id=meter.meter_id, final=final, now=now)
+            remove_meter.check_settle(checked, "money" if settle == "money" else "keep")
     except InstallRefused as refused:
-        typed = {"new": "", "counter": counter, "credit": credit, "note": note}
-        return await _change_form(request, "field/remove.html", drn, refused.reason, typed)
+        typed = {"new": "", "counter": counter, "credit": credit, "note": note, "silent": silent}
+        return await _change_form(
+            request, viewer, "field/remove.html", drn, error=refused.reason, typed=typed
+        )
     return page(
         request,
         "field/remove_preview.html",
         own_path=f"/field/meters/{drn}/remove",
         meter=meter,
-        final=final,
-        hanging=hanging,
-        units_tenths=remove_meter.carried_units(final, meter.commodity),
+        checked=checked,
         settle="money" if settle == "money" else "keep",
         note=note.replace("\x00", "").strip(),
         form_key=secrets.token_urlsafe(12),
@@ -275,13 +322,15 @@ async def remove_now(
     *,
     counter_base: Annotated[int, Form(ge=0, le=10**14)],
     credit_base: Annotated[int, Form(ge=-(10**14), le=10**14)],
-    source: Annotated[str, Form(pattern="^(meter|display)$")],
+    source: Source,
     form_key: FormKey,
+    silent: Silent = "",
     settle: Settle = "keep",
     note: Note = "",
 ) -> Response:
     """Take the meter down as it was shown."""
-    final = FinalReading(counter_base, credit_base, "meter" if source == "meter" else "display")
+    _check_settle(viewer, settle)
+    final = _shown(counter_base, credit_base, source, silent)
     try:
         async with runtime_of(request).pool.connection() as conn:
             meter = await get_meter(conn, drn)
@@ -296,6 +345,6 @@ async def remove_now(
                 now=datetime.now(UTC),
             )
     except InstallRefused as refused:
-        return await _change_form(request, "field/remove.html", drn, refused.reason)
+        return await _change_form(request, viewer, "field/remove.html", drn, error=refused.reason)
     text = language_of(request)._("The meter was taken down and is in stock.")
     return redirect(request, f"/field/meters/{drn}", flash=("ok", text))

@@ -33,7 +33,7 @@ def test_what_no_display_shows(typed):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_refusal_has_words(verb):
-    body = (TOP / "portal" / f"{verb}.py").read_text("utf-8")
+    body = (TOP / "portal" / "field" / f"{verb}.py").read_text("utf-8")
     for reason in set(re.findall(r'InstallRefused\("([a-z_]+)"\)', body)) | set(
         re.findall(r'return "((?:critical|tamper|no_|link_|not_)[a-z_]*)"', body)
     ):

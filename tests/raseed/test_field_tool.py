@@ -167,6 +167,10 @@ async def prepare(pool):
     async with pool.connection() as conn:
         await make_tariffs(conn)
         house = await make_house(conn, link="keypad")
+        await conn.execute(  # what it held when somebody read it last; more is the office's to believe
+            "INSERT INTO meter_gateway.meter_state (meter_id, credit, state_at) VALUES (%s, 10000, now())",
+            (house.meter_id,),
+        )
         site_id = await network_store.insert_site(
             conn, code="site-1", name_en="Site", name_ar="موقع", poll_ms=500
         )
@@ -272,3 +276,21 @@ async def test_credit_that_waits_can_become_money_by_the_office_only(field, data
     assert "done" in await field.command(*done, typed=f"{PASSWORD}\n")
     assert "already" in await field.command(*done, code=1, typed=f"{PASSWORD}\n")
     assert "0 wait" in await field.command("credit")
+    said = await field.order("cleared", house.drn, "taken", code=1)
+    assert "no clear_credit token was ever made" in said
+
+
+async def test_a_held_credit_is_released_by_the_office(field, database_url, pool):
+    house = await prepare(pool)
+    async with pool.connection() as conn:
+        await create_staff(conn, username="noor", password=PASSWORD, role="supervisor", display_name="Noor")
+    field.env["DATABASE_URL"] = database_url
+    gone = ("remove", house.drn, "--counter", "800", "--credit", "152.3", "--yes")
+    assert "152.3 kWh wait for the office" in await field.order(*gone)
+    listed = await field.command("credit")
+    assert "HELD" in listed and "above_told" in listed
+    release = ("credit", "--release", listed.split()[0], "--yes")
+    assert "your role may not do this" in await field.order(*release, code=1)
+    noor = {"typed": f"{PASSWORD}\n"}
+    assert "WAITING" in await field.command(*release, "--as", "noor", **noor)
+    assert "already" in await field.command(*release, "--as", "noor", code=1, **noor)

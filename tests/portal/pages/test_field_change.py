@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from billing import token_store
 from meter_gateway import meter_store
 from meter_gateway.command import apply_event
 from meter_gateway.command_state import CommandEvent
@@ -175,6 +176,72 @@ async def test_a_meter_is_taken_down_with_a_typed_reading(engineer, town, conn):
     done = await engineer.post(place, form)
     assert done.headers["location"] == f"/field/meters/{town.drns['a4']}"
     assert await commissioning_store.find_place(conn, town.meters["a4"]) is None
+
+
+async def taken_down(conn, meter_id):
+    return await commissioning_store.find_place(conn, meter_id) is None
+
+
+async def test_money_is_given_by_the_office_and_not_at_the_meter(engineer, town, conn):
+    place = f"/field/meters/{town.drns['a4']}/remove"
+    assert 'name="settle"' not in (await engineer.get(place)).text
+    typed = {"counter": "456.7", "credit": "0", "settle": "money"}
+    assert (await engineer.post(f"{place}/preview", typed)).status_code == 403
+    form = {"form_key": "k" * 10, "counter_base": "1", "credit_base": "0", "source": "display"}
+    assert (await engineer.post(place, form | {"settle": "money"})).status_code == 403
+    assert not await taken_down(conn, town.meters["a4"])
+    await engineer.be_staff("admin")
+    assert 'value="money"' in (await engineer.get(place)).text
+    assert (await engineer.post(place, form | {"settle": "money"})).status_code == 303
+    assert await taken_down(conn, town.meters["a4"])
+
+
+async def test_hidden_fields_cannot_speak_for_the_meter(engineer, town, conn):
+    now = datetime.now(UTC)
+    await town.state("a1", now, link_up=True, counter=9_000_000, credit=4_250, state_at=now)
+    await conn.commit()
+    place = f"/field/meters/{town.drns['a1']}/remove"
+    form = {"form_key": "k" * 10, "counter_base": "9000000", "source": "meter"}
+    lie = await engineer.post(place, form | {"credit_base": "500000000"})
+    assert lie.status_code == 422 and "has told another reading" in lie.text
+    assert not await taken_down(conn, town.meters["a1"])
+    high = await engineer.post(f"{place}/preview", {"counter": "9000", "credit": "152.3"})
+    assert "wait for the office" in high.text
+    await engineer.post(place, form | {"credit_base": "4250"})
+    assert await taken_down(conn, town.meters["a1"])
+
+
+async def test_at_a_silent_meter_the_page_asks_what_came_of_its_last_token(engineer, town, conn):
+    now, meter = datetime.now(UTC), town.meters["a1"]
+    await town.state("a1", now, link_up=False, counter=9_000_000, credit=4_250, state_at=now)
+    await token_store.insert_service_token(
+        conn,
+        meter_id=meter,
+        base_date=2014,
+        tid=5,
+        token_class=0,
+        subclass=0,
+        units_tenths=200,
+        digits="1" * 20,
+        purpose="credit",
+        issued_by="test",
+        reason="",
+        now=now,
+    )
+    await conn.commit()
+    place = f"/field/meters/{town.drns['a1']}/remove"
+    asked = await engineer.post(f"{place}/preview")
+    assert asked.status_code == 422 and 'name="silent"' in asked.text and "Say whether" in asked.text
+    preview = await engineer.post(f"{place}/preview", {"silent": "not_taken"})
+    form = {
+        name: hidden(preview, name)
+        for name in ("form_key", "counter_base", "credit_base", "source", "settle", "silent")
+    }
+    assert form["silent"] == "not_taken" and "24.3" in preview.text
+    await engineer.post(place, form)
+    assert await taken_down(conn, meter)
+    cur = await conn.execute("SELECT word, said_by FROM billing.v_token_word")
+    assert await cur.fetchall() == [("not_taken", "engineer")]
 
 
 def reasons_of(*modules):
