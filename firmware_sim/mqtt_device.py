@@ -28,6 +28,7 @@ HISTORICAL_MS: Final = 60_000
 GASP_S: Final = 0.4  # what the capacitor of a dying meter gives it to say its last word
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 20.0
+MAX_BOOT: Final = 2**62 - 2  # above it the contract has no number left to count on
 STABLE_MS: Final = 60_000  # only a connection that held this long makes the next retry quick again
 HOLD_MS: Final = 3_000  # a message that waits to be overtaken goes out after this all the same
 RESTORE_JITTER_S: Final = 3.0  # a street that gets its power back does not call in the same instant
@@ -165,6 +166,14 @@ class MqttMeter:
         elif isinstance(message, Command):
             self._obey(message)
         elif isinstance(message, topics.Rebirth):
+            self._be_born_again(message.boot)
+
+    def _be_born_again(self, known_boot: int) -> None:
+        if self._boot < known_boot <= MAX_BOOT and self._connection:
+            # Another memory of this meter counted further: a new call, because the will bears the number too.
+            self._device.count_above(known_boot)
+            self._connection.drop()
+        else:
             self._say_birth()
 
     # -- orders

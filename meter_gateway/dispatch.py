@@ -40,6 +40,8 @@ COMMAND_EXPIRY_S: Final = 15
 CONFIG_EXPIRY_S: Final = 300
 DISPATCH_LIMIT: Final = 200
 REBIRTH_EXPIRY_S: Final = 60
+# An edge that is told to go on above the boot we know, and does not, is told again after this.
+RAISE_AGAIN: Final = timedelta(seconds=60)
 # A gateway with meters reports each half minute; four misses are no accident.
 SILENCE: Final = timedelta(minutes=2)
 # The ledger outlives the longest outage that a reading's age allows (30 days), then forgets in slices.
@@ -61,6 +63,8 @@ class Dispatch:
         self._started_at: datetime | None = None
         self._is_roll_call_due = False
         self._roll: list[str] = []
+        self._late: dict[str, int] = {}  # boots lower than the last one known, by edge
+        self._raised_at: dict[str, datetime] = {}
         self._is_away = False
 
     def wake(self) -> None:
@@ -69,10 +73,13 @@ class Dispatch:
 
     def take_stored(self, stored: Stored) -> None:
         """A gateway was born and may know an old configuration; or an answer lets the next command go."""
-        for birth in stored.births:
+        for birth in (*stored.births, *stored.late_births):
             if birth.kind == "gateway":
                 self._sent_config.pop(birth.edge, None)
-        if stored.births or stored.has_progress:
+            self._late.pop(birth.edge, None)
+        # Overtaken on its way, or born on a new disk under an old number: if the former, its next birth says so.
+        self._late |= {birth.edge: birth.boot for birth in stored.late_births}
+        if stored.births or stored.late_births or stored.has_progress:
             self.wake()
 
     def ask_who_is_there(self) -> None:
@@ -88,6 +95,7 @@ class Dispatch:
                 await self._keep_house()
                 await self._send_commands()
                 await self._send_tasks()
+                await self._raise_late()
                 await self._send_configs()
                 await self._watch_edges()
             except (psycopg.OperationalError, PoolTimeout) as error:
@@ -169,6 +177,24 @@ class Dispatch:
             )
             self._link.publish(down_topic(one.site, TaskOrder), encode(message), expiry_s=COMMAND_EXPIRY_S)
             log.info("task %d (%s) sent to %s", one.id, one.kind, one.site)
+
+    async def _raise_late(self) -> None:
+        """Tell edges that were born with a lower boot than the last one known to go on above it."""
+        now = self._clock()
+        due = [e for e in self._late if now - self._raised_at.get(e, now - RAISE_AGAIN) >= RAISE_AGAIN]
+        if not due or not self._link.connected:
+            return
+        async with self._pool.connection() as conn:
+            boots = await edge_store.list_boots(conn, due)
+        for edge in due:
+            known, said = boots.get(edge, 0), self._late.get(edge, 0)
+            if known <= said:
+                self._late.pop(edge, None)
+                continue
+            self._raised_at[edge] = now
+            message = Rebirth("a later start is known", boot=known)
+            self._link.publish(down_topic(edge, Rebirth), encode(message), expiry_s=REBIRTH_EXPIRY_S)
+            log.warning("%s says boot %d after %d: its disk was lost; it goes on above", edge, said, known)
 
     async def _send_configs(self) -> None:
         if not self._link.connected:

@@ -142,6 +142,14 @@ async def mark_silent_gateways(conn: psycopg.AsyncConnection, before: datetime) 
     return [row[0] for row in await cursor.fetchall()]
 
 
+async def list_boots(conn: psycopg.AsyncConnection, edges: Collection[str]) -> dict[str, int]:
+    """Return the last boot known of each of these edges."""
+    cursor = await conn.execute(
+        "SELECT edge, boot FROM meter_gateway.edge WHERE edge = ANY(%s::text[])", (_array(edges),)
+    )
+    return dict(await cursor.fetchall())
+
+
 async def list_edges(conn: psycopg.AsyncConnection) -> list[str]:
     """Return every edge that was ever born, and every site."""
     cursor = await conn.execute(

@@ -86,6 +86,7 @@ class Stored:
 
     receipts: set[Key] = field(default_factory=set)
     births: list[Birth] = field(default_factory=list)
+    late_births: list[Birth] = field(default_factory=list)  # of a session before the last one known
     has_progress: bool = False
     readings: int = 0
     events: int = 0
@@ -96,6 +97,7 @@ class Stored:
         """Take in what another part of the batch says."""
         self.receipts |= other.receipts
         self.births += other.births
+        self.late_births += other.late_births
         self.has_progress |= other.has_progress
         self.readings += other.readings
         self.events += other.events
@@ -191,7 +193,9 @@ async def _store_life(
         born_at=now,
         backlog=life.backlog,
     )
-    if is_new:
+    if not is_new:
+        stored.late_births.append(life)
+    else:
         stored.births.append(life)
         if life.kind == "meter":
             await state_store.mark_meters_of_edge(conn, life.edge, now, link_up=True)

@@ -202,6 +202,17 @@ async def test_a_rebirth_is_answered(store, broker, ear):
         assert births[0].session == births[1].session
 
 
+async def test_a_meter_with_a_new_memory_counts_above_the_start_the_platform_knows(store, broker, ear):
+    async with running(store, broker.url) as (_, radio):
+        await ear.until(lambda: ear.of(Birth))
+        await ear.until(lambda: radio.online)
+        await asyncio.sleep(0.1)
+        ear.send(E.drn, Rebirth("test", boot=500))
+        births = await ear.until(lambda: len(ear.of(Birth)) == 2 and ear.of(Birth))
+        assert (births[1].boot, births[1].session) == (501, 1)
+        assert store.find_meter(E.drn).boot == 501
+
+
 async def test_relay_changes_and_tamper_are_told_at_once(store, broker, ear):
     async with running(store, broker.url) as (device, _):
         await ear.until(lambda: ear.of(Uplink))

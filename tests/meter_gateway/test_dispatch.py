@@ -2,8 +2,12 @@
 
 from datetime import timedelta
 
+import pytest
+
 from meter_gateway import dispatch
-from meter_gateway.dispatch import Dispatch
+from meter_gateway.dispatch import RAISE_AGAIN, Dispatch
+from meter_gateway.ingest import store_batch
+from meter_gateway.topics import Birth, Rebirth, decode_down, encode, up_topic
 from tests.meter_gateway.places import NOW, make_modbus_meter, make_site
 
 
@@ -39,10 +43,11 @@ class Heard:
     connected = True
 
     def __init__(self):
-        self.said = []
+        self.said, self.heard = [], []
 
     def publish(self, topic, payload, *, expiry_s):
         self.said.append(topic)
+        self.heard.append(decode_down(topic, payload))
         return True
 
 
@@ -62,3 +67,59 @@ async def test_a_site_with_too_many_devices_does_not_hold_up_the_others(pool, mo
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
         "large gets no new list of devices: 2 devices at one site, 1 are the most"
     ]
+
+
+class Site:
+    """A gateway as the headend hears it, and a clock."""
+
+    def __init__(self, pool):
+        self.pool, self.link, self.now = pool, Heard(), NOW
+        self.dispatch = Dispatch(pool, self.link, clock=lambda: self.now)
+
+    async def born(self, *births):
+        messages = [
+            (
+                up_topic("site-1", Birth),
+                encode(Birth("site-1", "gateway", boot, session, 0, config_version=0)),
+            )
+            for boot, session in births
+        ]
+        async with self.pool.connection() as conn:
+            self.dispatch.take_stored(await store_batch(conn, messages, self.now))
+        return await self.sweep()
+
+    async def sweep(self):
+        self.link.heard.clear()
+        await self.dispatch._raise_late()
+        await self.dispatch._send_configs()
+        return [message.boot if isinstance(message, Rebirth) else "config" for message in self.link.heard]
+
+
+@pytest.fixture
+async def site(pool):
+    async with pool.connection() as conn:
+        _, bus_id = await make_site(conn)
+        await make_modbus_meter(conn, bus_id, "06000000029", 1)
+    return Site(pool)
+
+
+async def test_a_gateway_whose_new_disk_has_a_late_clock_is_raised_and_given_its_devices(site):
+    assert await site.born((1_790_000_000, 1)) == ["config"]
+    assert await site.born((1_760_000_000, 1)) == [1_790_000_000, "config"]
+    assert await site.sweep() == [], "not at each sweep: who does not jump would answer for ever"
+    assert await site.born((1_760_000_000, 1)) == ["config"]
+    site.now += RAISE_AGAIN
+    assert await site.sweep() == [1_790_000_000]
+    assert await site.born((1_790_000_001, 1)) == ["config"]
+    site.now += RAISE_AGAIN
+    assert await site.sweep() == []
+
+
+@pytest.mark.parametrize("late", [(5, 8), (6, 1)])
+async def test_a_birth_that_was_overtaken_on_its_way_costs_one_question_at_most(site, late):
+    await site.born((6, 2))
+    heard = await site.born(late)
+    assert heard == ([6, "config"] if late[0] < 6 else ["config"])
+    await site.born((6, 2))
+    site.now += RAISE_AGAIN
+    assert await site.sweep() == []

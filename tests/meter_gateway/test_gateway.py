@@ -9,7 +9,7 @@ import pytest
 from meter_gateway import gateway
 from meter_gateway.broker.mqtt_link import Incoming, MqttLink
 from meter_gateway.bus.site_file import InvalidSite
-from meter_gateway.gateway import CLOCK_MS
+from meter_gateway.edge.watch import CLOCK_MS
 from meter_gateway.message_key import to_millis
 from meter_gateway.topics import (
     Birth,
@@ -168,10 +168,14 @@ async def test_it_polls_what_it_is_told_and_remembers_it_through_a_kill(site, br
             return len(platform.births) > births
 
         await until(is_born_again)
+        platform.say(Rebirth("a later start is known", boot=first_boot + 70))
+        births += 1
+        await until(is_born_again)
+        assert platform.births[-1].boot == first_boot + 71
         assert site.role.kill(signal.SIGTERM) == 0
 
         async def says_goodbye():
-            return platform.deaths[-1] == Death("site-1", first_boot + 1, platform.births[-1].session)
+            return platform.deaths[-1] == Death("site-1", first_boot + 71, platform.births[-1].session)
 
         await until(says_goodbye)
 

@@ -28,7 +28,12 @@ class Listener(Platform):
         super()._take(message)
 
     def history(self):
-        return [(at, one) for at, one in self.uplinks if one.historical]
+        """Each message once: on a busy machine one may be said again before its receipt."""
+        first = {}
+        for at, one in self.uplinks:
+            if one.historical:
+                first.setdefault((one.boot, one.seq), (at, one))
+        return list(first.values())
 
     def is_settled(self, total):
         return len({(one.boot, one.seq) for _, one in self.history()}) >= total
