@@ -77,6 +77,11 @@ _TITLES: Final[dict[tuple[str, str], tuple[Tone, str, bool]]] = {
     ("meter", "3.26.93.219"): ("warn", msg("Energy or water flows back"), False),
     ("meter", "raseed.removed"): ("info", msg("Meter taken down"), True),
     ("meter", "raseed.unknown_meter"): ("bad", msg("Another meter answers at this address"), False),
+    ("meter", "raseed.no_meaning"): (
+        "warn",
+        msg("The meter shows values that its profile does not know"),
+        False,
+    ),
     ("meter", "raseed.dropped"): (
         "warn",
         msg("The gateway's disk was over its quota: load readings were given up"),
@@ -113,6 +118,7 @@ _TITLES: Final[dict[tuple[str, str], tuple[Tone, str, bool]]] = {
 _OVER: Final[dict[str, str]] = {
     "3.12.0.257": msg("The tamper alarm was cleared"),
     "raseed.clock_drift": msg("The meter's clock is right again"),
+    "raseed.no_meaning": msg("All values of the meter have a meaning again"),
     "raseed.leak": msg("The water stopped: the leak alarm is over"),
     "3.26.93.219": msg("Nothing flows back any more"),
 }
@@ -163,6 +169,7 @@ TOKEN_RESULTS: Final = {
     "FORMAT_ERROR": msg("The meter could not read the token: a digit may be wrong"),
     "DDTK_ERROR": msg("The meter is not commissioned: it still has its stock key"),
     "KEY_EXPIRED_ERROR": msg("The meter's key has expired"),
+    "UNKNOWN": msg("The meter answered the token with a number that nobody knows"),
 }
 _TOKEN_REFUSED: Final = msg("The meter refused the token")
 

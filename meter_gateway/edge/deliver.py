@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,20 +12,26 @@ from typing import Any, Final
 from meter_gateway.bus.modbus_link import BusDown, MeterWire, ModbusError, NoAnswer, Refused
 from meter_gateway.edge import mailbox
 from meter_gateway.edge.outbox_store import JournalEntry, OutboxStore
-from meter_gateway.edge.watch import number
+from meter_gateway.edge.watch import is_time_known, number
 from meter_gateway.profile import Profile, Value
 
 log = logging.getLogger(__name__)
 
 # A meter that is still working on it is asked again after this.
 LOOK_AGAIN_S: Final = 0.5
+# A meter that still works on it after the deadline, and an order that waits for the gateway's time, are looked at
+# this often.
+SLOW_LOOK_S: Final = 5.0
 # So long after a write its trace must be in the meter; without one the write never arrived.
 TRACE_MS: Final = 3_000
 # A clock that must not be set in these minutes is tried again after this.
 FREEZE_LOOK_S: Final = 20.0
+# The meter lists its last ids in this block, newest first.
+_RUN_IDS: Final = "run_ids"
 # Modbus exceptions that say "never": illegal function, address, value. Others may pass.
 _NEVER: Final = frozenset({1, 2, 3})
 _WORKING: Final = frozenset({"NONE", "PENDING"})
+NO_TIME: Final = "NO_TIME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,11 @@ class Delivery:
         route = mailbox.route_of(wire.profile, entry.kind)
         if route is None:
             return self._reject(entry, {"result": "UNSUPPORTED"})
+        await wire.confirm()
         settled = await self._settled(wire, entry, route)
         if settled is not None:
             return settled
+        has_run = False
         if entry.state != "ACCEPTED":
             # It may have been written. A trace says that it ran, and writing the same id again only fetches
             # the stored answer; without a trace, after a while, it never arrived.
@@ -70,25 +78,49 @@ class Delivery:
                 return Step(LOOK_AGAIN_S)
             if route == "relay" and entry.state == "WRITTEN":
                 return self._reject(entry, {"result": "REFUSED", "why": "the relay does not follow"})
-            if self._now_ms() >= entry.expires_ms and not (
-                route == "mailbox" and await _has_run(wire, entry.id)
-            ):
-                self._store.mark(entry.id, "EXPIRED", {"reason": "never reached the meter"}, self._now_ms())
-                return Step()
-        elif entry.kind == "clock" and self._is_frozen(wire.profile):
-            return Step(FREEZE_LOOK_S)
-        else:
-            before = mailbox.names_before(wire.profile, entry.kind)
-            told = mailbox.refusal(wire.profile, entry.kind, await wire.read(before) if before else {})
-            if told is not None:
-                return self._reject(entry, told)
+            runs = await _runs(wire) if route == "mailbox" else ()
+            has_run = entry.id in runs
+            if not has_run and self._now_ms() >= entry.expires_ms:
+                return self._without_trace(entry, runs)
+        if not has_run:
+            held = await self._held(wire, entry)
+            if held is not None:
+                return held
         return await self._write(wire, entry, route)
 
+    def _without_trace(self, entry: JournalEntry, runs: Sequence[int]) -> Step:
+        """Settle a command whose deadline passed and that the meter does not list among its last ids."""
+        if runs and all(runs) and min(runs) > entry.id:
+            # The list is full of later ones: ours may have been pushed out of it. Nobody can tell any more.
+            log.warning("command %d: the meter's list does not reach back to it", entry.id)
+            return Step()
+        reason = "never reached the meter" if runs else "the relay does not stand as ordered"
+        self._store.mark(entry.id, "EXPIRED", {"reason": reason}, self._now_ms())
+        return Step()
+
+    async def _held(self, wire: MeterWire, entry: JournalEntry) -> Step | None:
+        """Return why an order is not written now, for a while or for good; None to write it."""
+        if not is_time_known(self._now_ms(), entry.created_ms):
+            # Without the time nobody knows whether it is still wanted, nor what to set a clock to.
+            if entry.kind == "clock":
+                return self._reject(entry, {"result": NO_TIME, "why": "the gateway's own clock is not set"})
+            return Step(SLOW_LOOK_S)
+        if entry.kind == "clock" and self._is_frozen(wire.profile):
+            return Step(FREEZE_LOOK_S)
+        before = mailbox.names_before(wire.profile, entry.kind)
+        told = mailbox.refusal(wire.profile, entry.kind, await wire.read(before) if before else {})
+        return None if told is None else self._reject(entry, told)
+
     async def _settled(self, wire: MeterWire, entry: JournalEntry, route: mailbox.Route) -> Step | None:
-        """Settle a command whose answer stands in the meter; None while there is none."""
+        """Settle a command whose answer stands in the meter, wait while it works on it; None without a trace."""
         if route == "mailbox":
             outcome = await self._look(wire, entry)
-            return None if outcome is None else await self._settle(wire, entry, outcome)
+            if outcome is None:
+                return None
+            if outcome[mailbox.outcome_names(entry.kind)[1]] in _WORKING:
+                # It is there and not done: nothing is written again, however long that takes.
+                return Step(LOOK_AGAIN_S if self._now_ms() < entry.expires_ms else SLOW_LOOK_S)
+            return await self._settle(wire, entry, outcome)
         if entry.state == "ACCEPTED":
             return None
         # Without a mailbox the relay itself is the answer, and ordering a state twice is ordering it once.
@@ -122,6 +154,7 @@ class Delivery:
     async def _write(self, wire: MeterWire, entry: JournalEntry, route: mailbox.Route) -> Step:
         try:
             values = mailbox.writing(wire.profile, entry.id, entry.kind, entry.argument, self._now_ms())
+            wire.profile.encode_write(values)  # what does not fit must show before the journal says "writing"
         except ValueError as error:
             return self._reject(entry, {"result": "INVALID", "why": str(error)})
         self._store.mark_writing(entry.id, self._now_ms())
@@ -139,11 +172,10 @@ class Delivery:
         return settled or Step(LOOK_AGAIN_S)
 
     async def _look(self, wire: MeterWire, entry: JournalEntry) -> dict[str, Value] | None:
-        """Return the meter's answer to this command, None while it has none."""
+        """Return what the meter says of this command, None when it says nothing of it."""
         names = mailbox.outcome_names(entry.kind)
         values = await wire.read(names)
-        echo, result = (values[name] for name in names[:2])
-        return None if echo != entry.id or result in _WORKING else values
+        return values if values[names[0]] == entry.id else None
 
     async def _settle(self, wire: MeterWire, entry: JournalEntry, outcome: Mapping[str, Value]) -> Step:
         needed = mailbox.names_after(entry.kind, entry.argument)
@@ -173,9 +205,10 @@ def _surroundings(values: Mapping[str, Value]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-async def _has_run(wire: MeterWire, command_id: int) -> bool:
-    values = await wire.read(wire.profile.names_of(["run_ids"]))
-    return command_id in values.values()
+async def _runs(wire: MeterWire) -> tuple[int, ...]:
+    """The ids that the meter ran last; 0 for each free place of its list."""
+    values = await wire.read(wire.profile.names_of([_RUN_IDS]))
+    return tuple(int(value or 0) for value in values.values())
 
 
 def _everything(values: Mapping[str, Value]) -> dict[str, Any]:

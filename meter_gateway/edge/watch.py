@@ -26,6 +26,7 @@ DRIFT_ENDS_S: Final = 60
 CLOCK_MS: Final = 1_767_225_600_000
 # So far the platform's clock may be ahead of ours; an order from further in our future says that ours is wrong.
 AHEAD_MS: Final = 60_000
+UNKNOWN_ANSWER: Final = "UNKNOWN"
 # An event names at most so many registers without meaning: words turned round spoil all of a map.
 MOST_NAMED: Final = 10
 
@@ -206,7 +207,11 @@ def _tokens(
                     drn,
                     topics.TOKEN,
                     _plausible((number(entry, "at") or 0) * 1000, now_ms),
-                    {"tid": entry.get("tid"), "result": entry.get("result"), "carrier": entry.get("carrier")},
+                    {
+                        "tid": entry.get("tid"),
+                        "result": _answer(entry.get("result")),
+                        "carrier": entry.get("carrier"),
+                    },
                 )
             )
     events.append(
@@ -216,13 +221,18 @@ def _tokens(
             now_ms,
             {
                 "tid": values.get("last_tid"),
-                "result": values.get("last_result"),
+                "result": _answer(values.get("last_result")),
                 "carrier": values.get("last_carrier"),
                 "credit": values.get("credit"),
             },
         )
     )
     return events
+
+
+def _answer(result: Value) -> str:
+    """The meter's answer to a token; a number without meaning is neither a yes nor a no."""
+    return UNKNOWN_ANSWER if result is None else str(result)
 
 
 def _plausible(at_ms: int, now_ms: int) -> int:

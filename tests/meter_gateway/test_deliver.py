@@ -2,9 +2,10 @@ import dataclasses
 
 import pytest
 
-from meter_gateway.bus.modbus_link import BusLink, MeterWire, NoAnswer, Refused
+from meter_gateway.bus import modbus_link
+from meter_gateway.bus.modbus_link import BusLink, MeterWire, NoAnswer, Refused, Stranger
 from meter_gateway.bus.site_file import BusAddress
-from meter_gateway.edge.deliver import FREEZE_LOOK_S, TRACE_MS, Delivery
+from meter_gateway.edge.deliver import FREEZE_LOOK_S, SLOW_LOOK_S, TRACE_MS, Delivery
 from meter_gateway.edge.mailbox import is_verified
 from meter_gateway.edge.outbox_store import OutboxStore
 from meter_gateway.profile import load_profile
@@ -159,6 +160,114 @@ async def test_a_meter_that_works_on_it_is_asked_again(bench):
     assert (bench.writes, bench.told()) == (1, ["ACCEPTED", "WRITTEN", "VERIFIED"])
 
 
+async def test_a_meter_that_works_on_it_past_the_deadline_is_waited_for(bench, monkeypatch):
+    """It shows the id with PENDING, and lists it among those that ran only when it is done."""
+    values = bench.meter.values
+
+    def receive(command, _kind, _number=0):
+        values.update(token_echo=command, token_result="PENDING")
+
+    monkeypatch.setattr(bench.meter, "run", receive)
+    bench.accept()
+    assert await bench.step() == 0.5
+    bench.now_ms = T0 + 60_000
+    assert await bench.step() == SLOW_LOOK_S
+    bench.now_ms += TRACE_MS
+    assert await bench.step() == SLOW_LOOK_S
+    assert bench.told() == ["ACCEPTED", "WRITTEN", "UNKNOWN"]
+    values["token_result"] = "ACCEPT"
+    assert await bench.step() is None
+    assert (bench.writes, bench.told()[-1]) == (1, "VERIFIED")
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+async def test_of_a_command_that_comes_late_to_a_new_journal_the_meter_has_the_word(bench, has_run):
+    """Its file was lost after the write, and the platform asks for its UNKNOWN: only the meter knows."""
+    if has_run:
+        bench.meter.run(7, "token")
+        bench.meter.run(8, "token")  # its answer is no longer in the mailbox
+    bench.now_ms = T0 + 60_000
+    bench.accept()
+    assert await bench.step() == 0.5
+    bench.now_ms += TRACE_MS
+    assert await bench.step() is None
+    told = bench.told()
+    assert (told[0], told[-1]) == ("UNKNOWN", "VERIFIED" if has_run else "EXPIRED")
+    assert bench.meter.runs == ([7, 8] if has_run else [])
+
+
+async def test_a_meter_whose_list_does_not_reach_back_settles_nothing(bench):
+    for command in range(8, 17):
+        bench.meter.run(command, "token")
+    bench.now_ms = T0 + 60_000
+    bench.accept()
+    bench.now_ms += TRACE_MS
+    assert await bench.step() is None, "nothing is to be found out now"
+    assert bench.told() == ["UNKNOWN"]
+    assert bench.writes == 0
+
+
+async def test_without_its_time_a_gateway_sets_no_clock_and_carries_out_no_order(bench):
+    """Its clock stands in 2020, as after a start without a network: nothing it knows has a deadline."""
+    for command, kind in enumerate(("relay_close", "token", "clock"), 7):
+        bench.accept(kind, command)
+    bench.now_ms = 1_600_000_000_000
+    assert [await bench.step(command) for command in (7, 8, 9)] == [SLOW_LOOK_S, SLOW_LOOK_S, None]
+    assert (bench.writes, bench.store.get_entry(9).detail["result"]) == (0, "NO_TIME")
+    bench.now_ms = T0 + 59_000
+    assert await bench.step(7) is None
+    bench.now_ms = T0 + 60_000
+    assert await bench.step(8) is None
+    assert [bench.store.get_entry(command).state for command in (7, 8, 9)] == [
+        "VERIFIED",
+        "EXPIRED",
+        "REJECTED",
+    ]
+
+
+@pytest.mark.parametrize(("kind", "later"), [("relay_close", "tamper"), ("clock", "frozen")])
+async def test_what_forbids_an_order_forbids_its_second_writing(bench, kind, later):
+    bench.accept(kind, expires_ms=T0 + 3_600_000)
+    bench.store.mark_writing(7, T0)
+    bench.now_ms += TRACE_MS
+    if later == "tamper":
+        bench.meter.values["tamper"] = 1
+    else:
+        bench.wire.profile = dataclasses.replace(PROFILE, freeze_minutes=frozenset({0}))
+    assert await bench.step() == (None if later == "tamper" else FREEZE_LOOK_S)
+    assert bench.writes == 0
+
+
+async def test_a_meter_that_was_swapped_between_two_polls_gets_no_order(bench, monkeypatch):
+    await bench.wire.read(PROFILE.names_of(PROFILE.fast))
+    bench.meter.values["serial"] = "04999999994"
+    monkeypatch.setattr(modbus_link, "IDENTITY_S", 0.0)
+    bench.accept("relay_open")
+    with pytest.raises(Stranger):
+        await bench.step()
+    assert (bench.writes, bench.told()) == (0, ["ACCEPTED"])
+
+
+async def test_the_answer_of_another_meter_is_not_taken(bench, monkeypatch):
+    bench.meter.result = "PENDING"
+    bench.accept()
+    await bench.step()
+    bench.meter.values |= {"serial": "04999999994", "token_result": "ACCEPT"}
+    monkeypatch.setattr(modbus_link, "IDENTITY_S", 0.0)
+    with pytest.raises(Stranger):
+        await bench.step()
+    assert bench.store.get_entry(7).state == "WRITTEN"
+
+
+async def test_what_does_not_fit_the_mailbox_is_refused_before_it_is_begun(bench, monkeypatch):
+    bench.accept("limits")
+    too_large = {"low_1": 2**32 - 1, "low_2": 1}
+    monkeypatch.setattr("meter_gateway.edge.mailbox.limits_of", lambda _argument: too_large)
+    assert await bench.step() is None
+    assert (bench.writes, bench.told()) == (0, ["ACCEPTED", "REJECTED"])
+    assert bench.store.get_entry(7).detail["result"] == "INVALID"
+
+
 @pytest.mark.parametrize("code", [2, 3])
 async def test_an_illegal_write_is_a_rejection(bench, code):
     bench.bus.refusal = code
@@ -248,6 +357,23 @@ async def test_a_meter_without_a_mailbox_is_read_and_its_relay_is_a_register(ben
     assert bench.store.get_entry(9).detail["counter"] == 50_000
     assert bench.store.get_entry(10).detail == {"result": "UNSUPPORTED"}
     assert bench.writes == 2
+
+
+@pytest.mark.parametrize(("relay", "state"), [(0, "VERIFIED"), (1, "EXPIRED")])
+async def test_of_an_order_late_at_a_new_journal_a_plain_relay_says_how_it_stands(
+    bench, monkeypatch, relay, state
+):
+    monkeypatch.setattr(bench.meter, "word", lambda address: relay * int(address == 0x1A))
+    bench.wire.profile = load_profile("hiking-dds238")
+    bench.now_ms = T0 + 60_000
+    bench.accept("relay_open")
+    if relay:
+        assert await bench.step() == 0.5
+        bench.now_ms += TRACE_MS
+    assert await bench.step() is None
+    entry = bench.store.get_entry(7)
+    assert (bench.writes, entry.state) == (0, state)
+    assert entry.detail.get("reason") in (None, "the relay does not stand as ordered")
 
 
 async def test_a_relay_that_does_not_follow_is_a_refusal(bench, monkeypatch):

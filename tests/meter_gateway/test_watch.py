@@ -195,6 +195,11 @@ def test_a_map_all_of_nonsense_is_told_shortly():
     assert len(observe_meaningless(Memory(), DRN, faults, T0)[1][0].detail["registers"]) == 10
 
 
+def test_a_token_whose_answer_nobody_understands_is_neither_taken_nor_refused():
+    records = look(seen(), T0 + 2000, token_count=13, last_result=None, last_tid=900)[1]
+    assert records[0].detail == {"tid": 900, "result": "UNKNOWN", "carrier": "keypad", "credit": 9_000}
+
+
 def test_a_value_without_meaning_is_no_news_and_forgets_nothing():
     memory, records = look(seen(), T0 + 2000, relay_reason=None, counter=None)
     assert records == []

@@ -96,6 +96,11 @@ def test_every_answer_of_a_meter_has_words(code, result):
     assert (line.tone == "ok") == result.is_accepted
 
 
+def test_an_answer_that_nobody_understands_is_no_refusal():
+    line = said(row("meter", "raseed.token", result="UNKNOWN", carrier="keypad", credit=None))
+    assert "refused" not in line.title
+
+
 @pytest.mark.parametrize(
     ("relay", "reason", "tone"),
     [(0, "no_credit", "bad"), (1, "none", "ok"), (2, "order", "warn"), (9, "x", "info")],
@@ -117,6 +122,12 @@ def test_every_move_of_the_switch_has_words(relay, reason, tone):
             True,
         ),
         ("3.26.93.219", "Energy or water flows back", "Nothing flows back any more", False),
+        (
+            "raseed.no_meaning",
+            "The meter shows values that its profile does not know",
+            "All values of the meter have a meaning again",
+            False,
+        ),
     ],
 )
 def test_what_begins_and_ends_says_which(kind, began, ended, public):
