@@ -34,6 +34,17 @@ ALL_DRAFTS = """() => new Promise((done) => {
 })"""
 
 
+def until(page: Page, condition: str) -> None:
+    """Wait for a condition with `await` in it; wait_for_function takes any promise for a yes."""
+    page.evaluate(f"""async () => {{
+      const end = Date.now() + 15_000;
+      while (!({condition})) {{
+        if (Date.now() > end) throw new Error("it never came");
+        await new Promise((done) => setTimeout(done, 50));
+      }}
+    }}""")
+
+
 @pytest.fixture
 def phone(browser: Browser, town: DemoTown) -> Iterator[Page]:
     """An engineer's phone, signed in, with the pages for a day without a network on it."""
@@ -42,9 +53,10 @@ def phone(browser: Browser, town: DemoTown) -> Iterator[Page]:
         page.locator(".persona-engineer").click()
         page.wait_for_url("**/field")
         page.evaluate("navigator.serviceWorker.ready")
-        page.wait_for_function(
-            "async () => (await Promise.all(['/field', '/field/drafts', '/field/drafts/new', '/field/offline']"
-            ".map((path) => caches.match(path)))).every(Boolean)"
+        until(
+            page,
+            "(await Promise.all(['/field', '/field/drafts', '/field/drafts/new', '/field/offline']"
+            ".map((path) => caches.match(path)))).every(Boolean)",
         )
         yield page
 
@@ -76,7 +88,7 @@ def test_what_is_entered_without_a_network_is_sent_once(phone: Page) -> None:
         ),
     )
     phone.goto(f"/field/meters/{drn}/checklist")
-    phone.wait_for_function(f"() => caches.match('/field/meters/{drn}/checklist').then(Boolean)")
+    until(phone, f"await caches.match('/field/meters/{drn}/checklist')")
     phone.context.set_offline(True)
 
     phone.goto("/field/drafts/new")
@@ -204,4 +216,4 @@ def test_an_ended_session_takes_its_pages_from_the_phone(phone: Page) -> None:
     phone.context.clear_cookies(name="raseed_session")
     phone.goto("/field")
     phone.wait_for_url("**/sign-in?next=*")
-    phone.wait_for_function(f"async () => (await ({names})()).length === 0")
+    until(phone, f"(await ({names})()).length === 0")
