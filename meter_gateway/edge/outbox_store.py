@@ -163,7 +163,7 @@ class OutboxStore:
                 self._begin()
             yield
             self._db.execute("COMMIT")
-            self._is_begun = True
+            self._is_begun, self._broken = True, None
         except BaseException as error:
             if isinstance(error, sqlite3.DatabaseError) and is_broken(error):
                 self.is_broken = True

@@ -312,6 +312,7 @@ def test_a_broken_file_is_kept_for_a_person_and_told_to_the_platform(tmp_path, c
         assert kept.name in caplog.text
         store.tell_broken([], 5)
         store.tell_broken([DRN], 6)
+        store.jump_above(80)
         store.tell_broken([DRN], 7)
         (told,) = drain(store)
         assert told.records[0].code == "raseed.outbox_lost"
