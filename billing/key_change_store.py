@@ -249,11 +249,15 @@ async def has_taken_set(conn: psycopg.AsyncConnection, change: KeyChange) -> boo
 
 
 async def list_typed(conn: psycopg.AsyncConnection, change: KeyChange, since: datetime) -> list[Typed]:
-    """What was typed at the meter's keypad since its key-change tokens were made, oldest first."""
+    """What was typed at the meter's keypad since its key-change tokens were made, oldest first.
+
+    A TID that is no number, as a faulty meter may tell it, is -1: a token was named, and none of ours.
+    """
     cursor = conn.cursor(row_factory=class_row(Typed))
     await cursor.execute(
         "SELECT occurred_at, result, tid FROM (SELECT occurred_at, id, detail ->> 'result' AS result,"
-        " (detail ->> 'tid')::bigint AS tid FROM meter_gateway.v_meter_event"
+        " CASE WHEN detail ->> 'tid' ~ '^[0-9]{1,18}$' THEN (detail ->> 'tid')::bigint"
+        "  WHEN detail ->> 'tid' IS NOT NULL THEN -1 END AS tid FROM meter_gateway.v_meter_event"
         " WHERE meter_id = %s AND code = 'raseed.token' AND lower(detail ->> 'carrier') = 'keypad'"
         " AND recorded_at >= %s ORDER BY id DESC LIMIT %s) e WHERE result IS NOT NULL ORDER BY occurred_at, id",
         (change.meter_id, since, MAX_TYPED),

@@ -241,9 +241,10 @@ class Dispatch:
         if now - self._started_at < SILENCE:
             return  # we were deaf ourselves
         async with self._pool.connection() as conn:
-            for edge in await edge_store.mark_silent_gateways(conn, now - SILENCE):
-                log.warning("gateway %s is silent", edge)
-                await state_store.mark_meters_of_edge(conn, edge, now, link_up=False)
+            silent = await edge_store.mark_silent_gateways(conn, now - SILENCE)
+            await state_store.mark_links(conn, dict.fromkeys(silent, False), now)
+        for edge in silent:
+            log.warning("gateway %s is silent", edge)
 
     async def _keep_house(self) -> None:
         now = self._clock()

@@ -104,6 +104,14 @@ async def mark_born(
     return cursor.rowcount == 1
 
 
+async def lock_edges(conn: psycopg.AsyncConnection, edges: Iterable[str]) -> None:
+    """Hold the rows of these edges in the one order in which everybody takes them; before any meter's state."""
+    await conn.execute(
+        "SELECT FROM meter_gateway.edge WHERE edge = ANY(%s::text[]) ORDER BY edge FOR NO KEY UPDATE",
+        (_array(edges),),
+    )
+
+
 async def mark_dead(conn: psycopg.AsyncConnection, *, edge: str, boot: int, session: int) -> bool:
     """Note an edge's death; False when another session lives by now."""
     cursor = await conn.execute(
@@ -116,13 +124,14 @@ async def mark_dead(conn: psycopg.AsyncConnection, *, edge: str, boot: int, sess
 async def mark_seen(conn: psycopg.AsyncConnection, edges: Sequence[str], seen_at: datetime) -> None:
     """Note that these edges spoke just now, and so are there, whatever was thought of them.
 
-    To the second: who speaks twenty times in one is not written down twenty times.
+    To the second: who speaks twenty times in one is not written down twenty times. Who is being written by
+    somebody else at this moment is left to him: nobody waits for an edge while he holds meters.
     """
     await conn.execute(
         "UPDATE meter_gateway.edge SET last_seen_at = greatest(last_seen_at, %(at)s), online = true"
         " WHERE edge IN (SELECT edge FROM meter_gateway.edge WHERE edge = ANY(%(edges)s::text[])"
         "                AND (NOT online OR last_seen_at IS NULL OR last_seen_at < %(at)s - interval '1 second')"
-        "                ORDER BY edge FOR UPDATE)",
+        "                FOR NO KEY UPDATE SKIP LOCKED)",
         {"at": seen_at, "edges": _array(edges)},
     )
 
@@ -134,9 +143,12 @@ async def mark_silent_gateways(conn: psycopg.AsyncConnection, before: datetime) 
     silent for hours.
     """
     cursor = await conn.execute(
-        "UPDATE meter_gateway.edge e SET online = false WHERE online AND kind = 'gateway' AND last_seen_at < %s"
+        "UPDATE meter_gateway.edge SET online = false WHERE edge IN (SELECT edge FROM meter_gateway.edge e"
+        " WHERE online AND kind = 'gateway' AND last_seen_at < %s"
         " AND EXISTS (SELECT FROM meter_gateway.site s JOIN meter_gateway.bus b ON b.site_id = s.id"
-        "             JOIN meter_gateway.meter m ON m.bus_id = b.id WHERE s.code = e.edge) RETURNING edge",
+        "             JOIN meter_gateway.meter m ON m.bus_id = b.id WHERE s.code = e.edge)"
+        # Who is being written at this moment is not silent.
+        " FOR NO KEY UPDATE OF e SKIP LOCKED) RETURNING edge",
         (before,),
     )
     return [row[0] for row in await cursor.fetchall()]

@@ -32,6 +32,7 @@ from meter_gateway.topics import (
     COUNTER_BELIEVED,
     COUNTER_SUSPECT,
     MAX_RANGES,
+    TOKEN,
     Birth,
     Death,
     Event,
@@ -66,18 +67,23 @@ RETRY_MAX_S: Final = 5.0
 # A receipt that finds nobody within this time is useless: the edge sends again and gets another.
 RECEIPT_EXPIRY_S: Final = 60
 
-# Faults that lie in a message, not in the database's health: such a message is parked.
+# Faults that lie in a message, not in the database's health: such a message is parked. The two after the first
+# (a value too long for an index, or too deep) call themselves operational, as if the database were away.
 _FAULTS: Final = (
     psycopg.DataError,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.StatementTooComplex,
     psycopg.IntegrityError,
     ArithmeticError,
     LookupError,
+    RecursionError,
     TypeError,
     ValueError,
 )
 
 Key = tuple[str, int, int]
 _AT: Final = attrgetter("at")
+_EDGE: Final = attrgetter("edge")
 
 
 @dataclass(slots=True)
@@ -111,6 +117,7 @@ class _Sorted:
     lives: list[Birth | Death] = field(default_factory=list)
     uplinks: dict[Key, tuple[str, Uplink]] = field(default_factory=dict)
     receipts: set[Key] = field(default_factory=set)
+    links: dict[str, bool] = field(default_factory=dict)  # what a birth or death says of an edge's meters
 
 
 def _read(topic: str, payload: bytes) -> Up:
@@ -149,21 +156,25 @@ async def store_batch(
     """Store a batch of (topic, payload) in the caller's transaction and say what to answer."""
     batch = sort_messages(messages)
     stored = Stored(receipts=batch.receipts | batch.uplinks.keys())
-    for life in batch.lives:
-        await _store_life(conn, life, stored, batch.letters, now)
+    # Rows are locked in one order, whoever else stores: edges, the ledger, commands, meter states.
+    if batch.lives:
+        await edge_store.lock_edges(conn, {life.edge for life in batch.lives})
+    for life in sorted(batch.lives, key=_EDGE):
+        await _store_life(conn, life, batch, stored, now)
     if batch.uplinks:
-        fresh = await edge_store.insert_messages(conn, list(batch.uplinks), now)
+        fresh = await edge_store.insert_messages(conn, sorted(batch.uplinks), now)
         await _store_records(
             conn,
             [uplink for key, uplink in batch.uplinks.items() if key in fresh],
             now,
-            batch.letters,
+            batch,
             stored,
         )
-        # What was queued says nothing about who is there now.
+        # What was queued says nothing about who is there now, nor what was said before a death.
         live = [uplink for _, uplink in batch.uplinks.values() if not uplink.historical]
-        await edge_store.mark_seen(conn, sorted({uplink.edge for uplink in live}), now)
+        await edge_store.mark_seen(conn, sorted({uplink.edge for uplink in live} - batch.links.keys()), now)
         stored.newest_sent_ms = max((uplink.sent for uplink in live), default=0)
+    await state_store.mark_links(conn, batch.links, now)
     await event_store.insert_dead_letters(conn, batch.letters)
     stored.dead_letters = len(batch.letters)
     return stored
@@ -172,16 +183,16 @@ async def store_batch(
 async def _store_life(
     conn: psycopg.AsyncConnection,
     life: Birth | Death,
+    batch: _Sorted,
     stored: Stored,
-    letters: list[DeadLetter],
     now: datetime,
 ) -> None:
     if isinstance(life, Death):
         if await edge_store.mark_dead(conn, edge=life.edge, boot=life.boot, session=life.session):
-            await state_store.mark_meters_of_edge(conn, life.edge, now, link_up=False)
+            batch.links[life.edge] = False
         return
     if not await edge_store.is_known_edge(conn, life.edge, life.kind):
-        letters.append(DeadLetter("birth", encode(life), f"no {life.kind} is called {life.edge}"))
+        batch.letters.append(DeadLetter("birth", encode(life), f"no {life.kind} is called {life.edge}"))
         return
     is_new = await edge_store.mark_born(
         conn,
@@ -198,7 +209,7 @@ async def _store_life(
     else:
         stored.births.append(life)
         if life.kind == "meter":
-            await state_store.mark_meters_of_edge(conn, life.edge, now, link_up=True)
+            batch.links[life.edge] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +305,9 @@ class _Records:
             # A broken clock must not cost us a token's answer: our own time stands in, theirs is kept.
             at, detail = self.now, {**detail, "reported_at": record.at}
         if isinstance(record, Event):
+            if record.code == TOKEN and not validation.is_tid(detail.get("tid")):
+                self._refuse(topic, record, "a tid that is none")
+                return
             self.events.append(NewEvent(meter.id, uplink.edge, record.code, at, detail))
         else:
             self.progress.append(_Heard(topic, meter.id, record, at, detail))
@@ -304,23 +318,22 @@ async def _store_records(
     conn: psycopg.AsyncConnection,
     uplinks: Sequence[tuple[str, Uplink]],
     now: datetime,
-    letters: list[DeadLetter],
+    batch: _Sorted,
     stored: Stored,
 ) -> None:
     """Store the records of messages that were not there before, and note what there was."""
-    await store_reports(conn, uplinks, now, letters)
+    await store_reports(conn, uplinks, now, batch.letters)
     told = [(topic, uplink, meter_records(uplink)) for topic, uplink in uplinks]
     drns = {record.meter for _, _, records in told for record in records}
     if not drns:
         return
-    rows = _Records(await edge_store.list_spoken_meters(conn, drns), now, letters)
+    rows = _Records(await edge_store.list_spoken_meters(conn, drns), now, batch.letters)
     for topic, uplink, records in sorted(told, key=lambda one: (one[1].boot, one[1].seq)):
         rows.take(topic, uplink, records)
     stored.readings = await reading_store.insert_readings(conn, rows.readings)
     stored.events = len(rows.events)
     stored.has_progress = bool(rows.progress)
     await event_store.insert_events(conn, rows.events)
-    # Rows are locked in one order, commands before meter states, whoever else stores at the same time.
     for heard in sorted(rows.progress, key=lambda one: (one.record.command, one.record.at)):
         try:
             await command.apply_event(
@@ -332,12 +345,12 @@ async def _store_records(
                 detail=heard.detail,
             )
         except CommandNotFound as error:
-            letters.append(DeadLetter(heard.topic, msgspec.json.encode(heard.record), str(error)))
+            batch.letters.append(DeadLetter(heard.topic, msgspec.json.encode(heard.record), str(error)))
     patches = projection.fold(rows.told, now)
     for patch in patches.values():
         patch.counter_suspect = rows.in_doubt_of(patch.meter_id)
     new = {meter.id for meter in rows.meters.values() if not meter.has_state} & patches.keys()
-    await state_store.apply_patches(conn, list(patches.values()), new=new)
+    await state_store.apply_patches(conn, list(patches.values()), new=new, edges=batch.links)
 
 
 def lane_of(topic: str) -> int:
@@ -433,6 +446,10 @@ class Ingest:
         while True:
             try:
                 stored = await self._store_once(batch)
+            except psycopg.errors.DeadlockDetected:
+                # At once: the database has waited a second for us before it said so.
+                self.counts.retries += 1
+                log.warning("deadlock, %d messages are stored again", len(batch))
             except (psycopg.Error, PoolTimeout) as error:
                 self.counts.retries += 1
                 if self.counts.waits_since_s is None:

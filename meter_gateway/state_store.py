@@ -1,8 +1,10 @@
 """SQL of what is known of each meter now; only newer knowledge replaces older."""
 
+# ruff: noqa: S608 - the only part formatted in is the constant query of the meters behind edges
+
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,33 +13,44 @@ import psycopg
 from meter_gateway.binary_copy import copy_rows, micros
 from meter_gateway.projection import StatePatch
 
+# Each meter behind the edges named in the array, with its edge.
+_BEHIND: Final = (
+    "SELECT m.id, m.drn AS edge FROM meter_gateway.meter m WHERE m.link = 'mqtt' AND m.drn = ANY(%(edges)s::text[])"
+    " UNION ALL SELECT m.id, s.code FROM meter_gateway.site s JOIN meter_gateway.bus b ON b.site_id = s.id"
+    "   JOIN meter_gateway.meter m ON m.bus_id = b.id WHERE s.code = ANY(%(edges)s::text[])"
+    "    AND m.link <> 'mqtt'"
+)
 
-async def mark_meters_of_edge(
-    conn: psycopg.AsyncConnection, edge: str, at: datetime, *, link_up: bool
-) -> None:
-    """Set the link of every meter behind an edge. Silence of a gateway says nothing about supply."""
+
+async def mark_links(conn: psycopg.AsyncConnection, links: Mapping[str, bool], at: datetime) -> None:
+    """Set the link of every meter behind each edge: up, or down. Silence of a gateway says nothing about supply."""
+    if not links:
+        return
     await conn.execute(
         "INSERT INTO meter_gateway.meter_state AS st (meter_id, link_up, supply_on, link_at)"
-        " SELECT m.id, %(up)s, CASE WHEN %(up)s THEN true END, %(at)s FROM meter_gateway.meter m"
-        "   LEFT JOIN meter_gateway.bus b ON b.id = m.bus_id LEFT JOIN meter_gateway.site s ON s.id = b.site_id"
-        "  WHERE (m.link = 'mqtt' AND m.drn = %(edge)s) OR s.code = %(edge)s ORDER BY m.id"
+        f" SELECT id, up, CASE WHEN up THEN true END, %(at)s FROM ({_BEHIND}) behind"
+        "   JOIN unnest(%(edges)s::text[], %(ups)s::boolean[]) AS link (edge, up) USING (edge) ORDER BY id"
         " ON CONFLICT (meter_id) DO UPDATE SET link_up = EXCLUDED.link_up, link_at = EXCLUDED.link_at,"
         " supply_on = coalesce(EXCLUDED.supply_on, st.supply_on)"
         " WHERE st.link_at IS NULL OR st.link_at <= EXCLUDED.link_at",
-        {"up": link_up, "at": at, "edge": edge},
+        {"at": at, "edges": list(links), "ups": list(links.values())},
     )
 
 
 async def apply_patches(
-    conn: psycopg.AsyncConnection, patches: Sequence[StatePatch], *, new: Collection[int] | None = None
+    conn: psycopg.AsyncConnection,
+    patches: Sequence[StatePatch],
+    *,
+    new: Collection[int] | None = None,
+    edges: Collection[str] = (),
 ) -> None:
     """Bring meter_state up to date: each group of values only when it is newer than what is there.
 
-    `new` names the meters that may have no row yet; every one, where that is not known.
+    `new` names the meters that may have no row yet; every one, where that is not known. `edges` names those whose
+    meters this transaction will mark with `mark_links`.
     """
     if not patches:
         return
-    # Locked in one order everywhere, so that two ingest processes never wait for each other.
     ordered = sorted(patches, key=lambda patch: patch.meter_id)
     async with conn.cursor() as cursor:
         if new is None:
@@ -50,6 +63,10 @@ async def apply_patches(
             )
         await cursor.execute(_STAGE)
         await copy_rows(cursor, "COPY state_in FROM STDIN (FORMAT BINARY)", _TYPES, map(_row, ordered))
+        if edges:
+            await cursor.execute(_LOCK_BEHIND_TOO, {"edges": list(edges)})
+        else:
+            await cursor.execute(_LOCK)
         await cursor.execute(_APPLY)
 
 
@@ -88,6 +105,16 @@ _STAGE: Final = (
 _TYPES: Final = (
     *("int8", "int8", "int8", "int8", "int8", "int8", "bool", "int2", "text", "int8", "bool", "bool", "bool"),
     "int8",
+)
+# Locked in one order everywhere, so that two ingest processes never wait for each other crosswise.
+_IN_ORDER: Final = " ORDER BY meter_id FOR NO KEY UPDATE) held"
+_LOCK: Final = (
+    "SELECT count(*) FROM (SELECT FROM meter_gateway.meter_state WHERE meter_id IN (SELECT meter_id FROM state_in)"
+    + _IN_ORDER
+)
+_LOCK_BEHIND_TOO: Final = (
+    "SELECT count(*) FROM (SELECT FROM meter_gateway.meter_state WHERE meter_id IN (SELECT meter_id FROM state_in"
+    f" UNION ALL SELECT id FROM ({_BEHIND}) behind)" + _IN_ORDER
 )
 # A comparison with an instant that the patch does not hold is NULL, and so keeps what is there.
 _APPLY: Final = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,6 +15,7 @@ NEWEST: Final = timedelta(minutes=5)
 MAX_RISE_PER_HOUR: Final = {"electricity": 690_000, "water": 50_000_000}
 # What may pass between two readings of the same second: rounding and clock steps.
 SLACK: Final = {"electricity": 1_000, "water": 20_000}
+_TID: Final = re.compile(r"[0-9]{1,16}")
 _LIMITS: Final = {
     "counter": (0, 2**53),
     "credit": (-(2**53), 2**53),
@@ -41,6 +43,13 @@ def refusal(channel: str, at: datetime, value: int, *, now: datetime) -> str | N
     if not low <= value <= high:
         return f"{channel} outside {low}..{high}"
     return None
+
+
+def is_tid(value: object) -> bool:
+    """Whether the `tid` of a token's event is a number of minutes, as such or in digits, or is not told."""
+    if isinstance(value, str):
+        return _TID.fullmatch(value) is not None
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**53)
 
 
 def counter_is_suspect(known: KnownCounter | None, at: datetime, value: int, commodity: str) -> bool:

@@ -168,6 +168,44 @@ async def test_birth_death_and_the_late_death_of_an_older_session(conn):
     assert (await meter_store.find_state(conn, meter.id)).link_up
 
 
+async def test_what_was_said_before_a_death_in_the_same_batch_does_not_raise_the_dead(conn):
+    meter = await make_mqtt_meter(conn)
+    birth, again = (
+        (up_topic(DRN, Birth), encode(Birth(DRN, "meter", 1, session, ms()))) for session in (1, 2)
+    )
+    death = up_topic(DRN, Death), encode(Death(DRN, 1, 1))
+    await store_batch(conn, [birth], NOW)
+
+    async def after(minutes, *messages):
+        at = NOW + timedelta(minutes=minutes)
+        data = uplink(Reading(DRN, "credit", to_millis(at), 5), seq=minutes)
+        await store_batch(conn, [data, *messages], at)
+        state = await meter_store.find_state(conn, meter.id)
+        return (await rows(conn, "SELECT online FROM meter_gateway.edge"))[0][0], state.link_up
+
+    assert await after(1, death) == (False, False)
+    assert await after(2) == (True, True), "who speaks is there"
+    assert await after(3, death, again) == (True, True)
+    assert await after(4, death) == (True, True), "of a session that is over"
+
+
+@pytest.mark.parametrize("tid", ["f" * 8000, "12 345", True, -1, 1.5, {"a": 1}, 2**60, "9" * 17])
+async def test_a_token_event_whose_tid_is_none_is_parked_and_the_rest_stored(conn, tid):
+    await make_mqtt_meter(conn)
+    await store_batch(
+        conn,
+        [
+            uplink(
+                Event(DRN, "raseed.token", ms(), {"tid": tid, "result": "ACCEPT"}),
+                Event(DRN, "raseed.token", ms(1), {"tid": 17_000_000, "result": "ACCEPT"}),
+            )
+        ],
+        NOW,
+    )
+    assert await letters(conn) == ["a tid that is none"]
+    assert await rows(conn, "SELECT detail ->> 'tid' FROM meter_gateway.meter_event") == [("17000000",)]
+
+
 async def test_birth_of_a_stranger_is_parked(conn):
     topic, payload = up_topic("stranger", Birth), encode(Birth("stranger", "gateway", 1, 1, ms()))
     assert (await store_batch(conn, [(topic, payload)], NOW)).births == []

@@ -8,10 +8,13 @@ import subprocess
 
 import pytest
 
-from meter_gateway.broker.mqtt_link import Incoming, MqttLink
+from meter_gateway.broker.mqtt_link import QUEUE_BYTES, Incoming, MqttLink
+from meter_gateway.headend import RECEIVE_MAXIMUM
+from meter_gateway.ingest import BATCH, LANES
 from meter_gateway.topics import MAX_MESSAGE_BYTES
+from tests.benchmarks import ingest_bench
 from tests.meter_gateway.roles import until
-from tests.meter_gateway.secure_broker import EXAMPLE, SecureBroker
+from tests.meter_gateway.secure_broker import EXAMPLE, TOP, SecureBroker
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,19 @@ def test_every_limit_is_set_on_purpose_and_none_is_zero():
     }
     assert all(int(value) > 0 for value in found.values())
     assert int(found["message_size_limit"]) > MAX_MESSAGE_BYTES
+
+
+def test_the_file_its_page_and_the_code_say_the_same_numbers():
+    lines = EXAMPLE.read_text().splitlines()
+    page = (TOP / "docs/ingest.md").read_text()
+    told = page.split("## What mosquitto needs")[1].split("```")[1].split("\n")[1:-1]
+    assert told
+    assert set(told) <= set(lines)
+    assert f"max_inflight_messages {RECEIVE_MAXIMUM}" in told
+    assert f"holds at most {BATCH:,} messages and {QUEUE_BYTES >> 20} MiB" in page
+    assert f"At most {BATCH:,} a batch" in page
+    assert f"{BATCH:,} a batch, so {BATCH // LANES:,} a lane" in page
+    assert f"max_inflight_messages {RECEIVE_MAXIMUM}\n" in ingest_bench.CONF
 
 
 def test_nobody_speaks_without_a_name_or_without_tls(broker):

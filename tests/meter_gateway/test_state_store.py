@@ -56,15 +56,17 @@ async def test_many_meters_in_one_go(conn):
 async def test_a_gateway_that_fell_silent_takes_its_meters_links_along_but_not_their_supply(conn):
     _, bus_id = await make_site(conn)
     meter = await make_modbus_meter(conn, bus_id)
+    other = await make_mqtt_meter(conn)
     await edge_store.mark_born(
         conn, edge="site-1", kind="gateway", boot=1, session=1, config_version=1, born_at=at(0)
     )
-    await state_store.mark_meters_of_edge(conn, "site-1", at(0), link_up=True)
+    await state_store.mark_links(conn, {"site-1": True}, at(0))
     assert await edge_store.mark_silent_gateways(conn, at(0)) == []
     assert await edge_store.mark_silent_gateways(conn, at(1)) == ["site-1"]
-    await state_store.mark_meters_of_edge(conn, "site-1", at(2), link_up=False)
+    await state_store.mark_links(conn, {"site-1": False, "06000000011": True}, at(2))
     state = await meter_store.find_state(conn, meter.id)
     assert (state.link_up, state.supply_on) == (False, True)
+    assert (await meter_store.find_state(conn, other.id)).link_up
     await edge_store.mark_seen(conn, ["site-1"], at(3))
     assert await edge_store.mark_silent_gateways(conn, at(1)) == []
     assert await edge_store.list_edges(conn) == ["site-1"]

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from meter_gateway.readings.validation import KnownCounter, counter_is_suspect, refusal
+from meter_gateway.readings.validation import KnownCounter, counter_is_suspect, is_tid, refusal
 from tests.meter_gateway.places import NOW
 
 KNOWN = KnownCounter(NOW, 1_000_000)
@@ -46,3 +46,26 @@ def test_values_out_of_their_range_are_refused(channel, value):
 
 def test_a_credit_may_be_below_zero():
     assert refusal("credit", NOW, -5_000, now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "sound"),
+    [
+        (None, True),
+        (0, True),
+        (17_000_000, True),
+        ("17000000", True),
+        ("", False),
+        ("-1", False),
+        ("١٢", False),
+        ("1\n", False),
+        ("9" * 17, False),
+        (-1, False),
+        (2**53 + 1, False),
+        (True, False),
+        (1.0, False),
+        ([1], False),
+    ],
+)
+def test_a_tid_is_a_number_of_minutes(value, sound):
+    assert is_tid(value) is sound

@@ -11,6 +11,7 @@ from billing.key_change import MAX_ROUNDS, ChangeState
 from billing.states import VendState
 from billing.vend import make_quote
 from meter_gateway.command import expire_commands
+from meter_gateway.topics import TOKEN, Event
 from portal import change_keys, sale_store, sell
 from portal.sale import Outcome
 from tests.billing.world import Clock, make_tariffs
@@ -21,9 +22,11 @@ from tests.portal.key_world import (
     holds_issuing_key,
     identity_of,
     make_wired,
+    ms,
     plan_change,
     rich_vault,
     run_wire,
+    tell,
     type_in,
 )
 from tests.portal.sales import all_rows, buy, event_of, one, settle
@@ -207,6 +210,20 @@ async def test_credit_that_was_typed_proves_the_key_too(pool, wired):
     said = await run_wire(pool, wired, clock())
     assert said[-1] == "USED_ERROR"
     assert wired.state.credit == credit
+
+
+async def test_a_typed_tid_that_is_no_number_neither_proves_nor_breaks(pool, wired):
+    clock = Clock()
+    change = await plan_change(pool, wired, {"krn": 2})
+    await issue(pool, change, clock)
+    for result, tid in (("FIRST_KCT", None), ("ACCEPT", "0x1F"), ("ACCEPT", "9" * 30), ("FIRST_KCT", None)):
+        now = clock.forward(seconds=20)
+        event = Event(wired.house.drn, TOKEN, ms(now), {"tid": tid, "result": result, "carrier": "keypad"})
+        await tell(pool, wired, [event], now)
+    assert await follow(pool, change, clock()) is ChangeState.ISSUED
+    async with pool.connection() as conn:
+        found = await key_change_store.list_typed(conn, change, change.begun_at)
+    assert [one.tid for one in found] == [None, -1, -1, None]
 
 
 async def test_credit_typed_too_early_proves_nothing(pool, wired):
