@@ -246,7 +246,8 @@ class CareSteps:
         engineer = await town.staff("engineer")
         page = await engineer.get(f"/field/meters/{spare.drn}/install?lang=en")
         point = next(found["value"] for found in page.attributes if found.get("name") == "usage_point_id")
-        page = await engineer.submit(page, f"{spare.drn}/install", usage_point_id=point)
+        page = await engineer.submit(page, f"{spare.drn}/install/preview", usage_point_id=point)
+        page = await engineer.submit(page, f"{spare.drn}/install")
         page = await engineer.get(f"/field/meters/{spare.drn}?lang=en")
         for what in ("read", "test"):
             page = await engineer.get(f"/field/meters/{spare.drn}?lang=en")
