@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # A chart looks up the last hours in the readings themselves: late ones may wait this long.
 ROUND_S: Final = 30.0
+# After each step the job rests this many times as long as the step took: history can wait, what is sold now cannot.
+REST: Final = 3.0
 # Hours written again in one transaction: each is at most some hundred readings, the whole about a second.
 LATE_LIMIT: Final = 2_000
 # Partitions that readings may still come into: the months ahead, this one, and those of late readings.
@@ -60,15 +63,18 @@ async def tidy(pool: AsyncConnectionPool, *, newest: int | None = NEWEST) -> Non
             await history_store.summarize(conn, newest=None if mark.live_hour is None else newest)
 
 
-async def catch_up(pool: AsyncConnectionPool, now: datetime) -> int:
-    """Take steps until nothing waits, each its own transaction; returns how many."""
+async def catch_up(pool: AsyncConnectionPool, now: datetime, *, rest: float = 0.0) -> int:
+    """Take steps until nothing waits, each its own transaction, `rest` times as long between them; returns how many."""
     await tidy(pool)
     steps = 0
     more = True
     while more:
+        began = time.monotonic()
         async with pool.connection() as conn:
             more = await step(conn, now)
         steps += 1
+        if more:
+            await asyncio.sleep(rest * (time.monotonic() - began))
     return steps
 
 
@@ -110,7 +116,7 @@ async def run(pool: AsyncConnectionPool, *, clock: Callable[[], datetime], keep:
     while True:
         try:
             now = clock()
-            await catch_up(pool, now)
+            await catch_up(pool, now, rest=REST)
             if retained_at is None or now - retained_at >= RETENTION_EVERY:
                 for name in await retain(pool, keep, now):
                     log.info("retention dropped %s", name)

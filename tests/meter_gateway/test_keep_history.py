@@ -65,8 +65,8 @@ async def test_dead_letters_go_in_slices(pool, monkeypatch):
 async def test_the_role_goes_on_through_a_fault(pool, monkeypatch):
     rounds = []
 
-    async def falls_once(_pool, _now):
-        rounds.append(1)
+    async def falls_once(_pool, _now, *, rest):
+        rounds.append(rest)
         if len(rounds) == 1:
             raise RuntimeError("a fault")
         return 0
