@@ -1,4 +1,5 @@
 import resource
+import signal
 import subprocess
 import sys
 
@@ -27,3 +28,20 @@ def test_it_may_open_as_many_files_as_the_system_allows(tmp_path) -> None:
     done = subprocess.run([*argv, module, "b.toml"], capture_output=True, text=True, check=True, timeout=20)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert done.stdout.split() == ["b.toml", str(hard), "True"]
+
+
+def test_a_broker_whose_router_panicked_is_ended_so_that_it_is_started_again(tmp_path) -> None:
+    module = tmp_path / "iotcore.py"
+    module.write_text(
+        "import os, time\n"
+        "class IotCoreBroker:\n"
+        "    def __init__(self, config_path): pass\n"
+        "    def run_forever(self):\n"
+        "        os.write(2, b\"thread 'router-0' (7) panicked at routing.rs:512:30:\\ngroup must exists\\n\")\n"
+        "        while True: time.sleep(1)\n"
+    )
+    argv = [sys.executable, "-I", "-S", broker_child.__file__, module, "b.toml"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == -signal.SIGKILL
+    assert "panicked at routing.rs:512:30" in done.stderr
+    assert "to be started again" in done.stderr
