@@ -153,14 +153,13 @@ async def test_a_creation_that_was_cut_off_begins_anew(tmp_path: Path) -> None:
     (half / "PG_VERSION").write_text("18\n")
     cut_off = asyncio.create_task(postgres.create())
     async with asyncio.timeout(5):
-        while not (servers := list(filter(_holds_shared_memory, processes.working_in(half, "postgres")))):
+        # In the middle of it. A bootstrapping server takes SIGTERM without a handler: the 56 bytes of shared memory
+        # by which it is known may stay behind, and hold up nobody.
+        while not any(map(_holds_shared_memory, processes.working_in(half, "postgres"))):
             await asyncio.sleep(0.005)
     cut_off.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cut_off
-    async with asyncio.timeout(5):  # initdb is waited for; its own child ends a moment after it
-        while any(map(_holds_shared_memory, servers)):
-            await asyncio.sleep(0.005)
     assert not postgres.data_dir.exists()
     assert await postgres.create() is True
     assert await postgres.create() is False
