@@ -163,6 +163,13 @@ async def list_key_change_digits(conn: psycopg.AsyncConnection, key_change_id: U
     return [str(row[0]) for row in await cursor.fetchall()]
 
 
+async def list_digits_before(conn: psycopg.AsyncConnection, token: Token) -> list[str]:
+    """The key-change tokens to type before this one; empty for one under the key that the meter has."""
+    if token.key_change_id is None:
+        return []
+    return await list_key_change_digits(conn, token.key_change_id)
+
+
 async def has_tokens_under(conn: psycopg.AsyncConnection, key_change_id: UUID) -> bool:
     """Whether any token was made under the new key of a change."""
     cursor = await conn.execute(

@@ -154,9 +154,7 @@ async def _register(
 async def _tell(
     conn: Conn, grant: Grant, token: token_store.Token, recipient: Recipient, now: datetime
 ) -> None:
-    first = []
-    if token.key_change_id is not None:
-        first = await token_store.list_key_change_digits(conn, token.key_change_id)
+    first = await token_store.list_digits_before(conn, token)
     await message_store.insert_message(
         conn,
         idempotency_key=grant.request_id,

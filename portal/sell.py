@@ -367,9 +367,7 @@ async def _post_sale(conn: psycopg.AsyncConnection, vend: Vend, quote: Quote, no
 async def _send(conn: psycopg.AsyncConnection, vend: Vend, quote: Quote, token: Token, now: datetime) -> None:
     await hand_token(conn, token, command_key=command_key(vend.id), requested_by="sale", now=now)
     meter = await sale_store.get_meter_link(conn, vend.meter_id)
-    first: list[str] = []
-    if token.key_change_id is not None:
-        first = await token_store.list_key_change_digits(conn, token.key_change_id)
+    first = await token_store.list_digits_before(conn, token)
     customer = await customer_store.get_customer(conn, quote.customer_id)
     await message_store.insert_message(
         conn,

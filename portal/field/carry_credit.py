@@ -154,9 +154,7 @@ async def _tell(conn: Conn, carry: CreditCarry, token: Token, now: datetime) -> 
     recipient = (await free_units_store.list_recipients(conn, [token.meter_id])).get(token.meter_id)
     if recipient is None or recipient.customer_id != carry.customer_id:
         return
-    first = []
-    if token.key_change_id is not None:
-        first = await token_store.list_key_change_digits(conn, token.key_change_id)
+    first = await token_store.list_digits_before(conn, token)
     await message_store.insert_message(
         conn,
         idempotency_key=carry.request_id,
