@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 import psycopg
@@ -24,8 +25,8 @@ from meter_gateway import (
 )
 from meter_gateway.broker.mqtt_link import MqttLink
 from meter_gateway.command_store import DueCommand
-from meter_gateway.ingest import Stored
 from meter_gateway.message_key import to_millis
+from meter_gateway.store_batch import Stored
 from meter_gateway.topics import MAX_DEVICES, Command, Config, Rebirth, TaskOrder, down_topic, encode
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ class Dispatch:
         self._sent_config: dict[str, int] = {}
         self._kept_house_at: datetime | None = None
         self._started_at: datetime | None = None
-        self._is_roll_call_due = False
-        self._roll: list[str] = []
+        self._deaf_until: datetime | None = None  # set while a call of the roll is due
+        self._roll: dict[str, None] = {}  # who is still to be asked, in order
         self._late: dict[str, int] = {}  # boots lower than the last one known, by edge
         self._raised_at: dict[str, datetime] = {}
         self._is_away = False
@@ -77,14 +78,15 @@ class Dispatch:
             if birth.kind == "gateway":
                 self._sent_config.pop(birth.edge, None)
             self._late.pop(birth.edge, None)
+            self._roll.pop(birth.edge, None)
         # Overtaken on its way, or born on a new disk under an old number: if the former, its next birth says so.
         self._late |= {birth.edge: birth.boot for birth in stored.late_births}
         if stored.births or stored.late_births or stored.has_progress:
             self.wake()
 
     def ask_who_is_there(self) -> None:
-        """Ask every edge for its birth again: ours were lost with the broker's session."""
-        self._is_roll_call_due = True
+        """Ask every edge for its birth again that does not say it by itself: what came meanwhile went to nobody."""
+        self._deaf_until = self._clock()
         self._sent_config.clear()
         self.wake()
 
@@ -230,12 +232,14 @@ class Dispatch:
             self._started_at = None
             return
         self._started_at = self._started_at or now
-        if self._is_roll_call_due:
+        since = self._deaf_until
+        if since is not None:
             async with self._pool.connection() as conn:
-                self._roll = await edge_store.list_edges(conn)
-            self._is_roll_call_due = False
-        asked, self._roll = self._roll[:DISPATCH_LIMIT], self._roll[DISPATCH_LIMIT:]
-        for edge in asked:
+                self._roll = dict.fromkeys(await edge_store.list_unborn_since(conn, since))
+            if self._deaf_until == since:  # else the session was lost once more meanwhile
+                self._deaf_until = None
+        for edge in list(islice(self._roll, DISPATCH_LIMIT)):
+            del self._roll[edge]
             message = Rebirth("the broker forgot us")
             self._link.publish(down_topic(edge, Rebirth), encode(message), expiry_s=REBIRTH_EXPIRY_S)
         if now - self._started_at < SILENCE:

@@ -46,10 +46,15 @@ def message_key(topic: str, payload: bytes) -> tuple[str, int, int] | None:
 def make_ranges(keys: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], list[tuple[int, int]]]:
     """Return the seqs of each (edge, boot) as ascending ranges, both ends included."""
     found: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    speaker: tuple[str, int] | None = None
+    first = last = 0
     for edge, boot, seq in sorted(keys):
-        ranges = found.setdefault((edge, boot), [])
-        if ranges and seq <= ranges[-1][1] + 1:
-            ranges[-1] = (ranges[-1][0], max(seq, ranges[-1][1]))
-        else:
-            ranges.append((seq, seq))
+        if speaker is not None and speaker[0] == edge and speaker[1] == boot and seq <= last + 1:
+            last = seq
+            continue
+        if speaker is not None:
+            found.setdefault(speaker, []).append((first, last))
+        speaker, first, last = (edge, boot), seq, seq
+    if speaker is not None:
+        found.setdefault(speaker, []).append((first, last))
     return found

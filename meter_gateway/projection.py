@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 
 from meter_gateway import topics
 
+_AT: Final = attrgetter("at")
 _REASONS: Final = frozenset({"none", "no_credit", "order", "tamper", "overload"})
 
 
@@ -45,7 +47,7 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 def fold(told: Iterable[Told], received_at: datetime) -> dict[int, StatePatch]:
     """Return one patch a meter; a later record of the same meter wins over an earlier one."""
     patches: dict[int, StatePatch] = {}
-    for one in sorted(told, key=lambda item: item.at):
+    for one in sorted(told, key=_AT):
         patch = patches.get(one.meter_id)
         if patch is None:
             patch = patches[one.meter_id] = StatePatch(one.meter_id, received_at)

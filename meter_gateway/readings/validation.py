@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
 
 # Device times outside this window are a broken clock, not a measurement.
 OLDEST: Final = timedelta(days=30)
@@ -25,19 +26,30 @@ _LIMITS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class KnownCounter:
+class Window(NamedTuple):
+    """The instants, both included, that a device's clock may rightly tell."""
+
+    first: datetime
+    last: datetime
+
+
+class KnownCounter(msgspec.Struct, frozen=True, gc=False):
     """The last counter that was believed, in Wh or mL."""
 
     at: datetime
     value: int
 
 
-def refusal(channel: str, at: datetime, value: int, *, now: datetime) -> str | None:
+def believable(now: datetime) -> Window:
+    """Return the instants that can be told at `now`."""
+    return Window(now - OLDEST, now + NEWEST)
+
+
+def refusal(channel: str, at: datetime, value: int, window: Window) -> str | None:
     """Return why a reading cannot be stored at all, or None."""
-    if at < now - OLDEST:
+    if at < window.first:
         return "older than 30 days"
-    if at > now + NEWEST:
+    if at > window.last:
         return "from the future"
     low, high = _LIMITS[channel]
     if not low <= value <= high:

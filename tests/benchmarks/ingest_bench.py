@@ -61,14 +61,14 @@ GATEWAYS = 4
 CHANNELS: tuple[Channel, ...] = ("counter", "credit", "load", "relay")
 # A round that takes this long has lost a message.
 ROUND_TIMEOUT_S = 120.0
-POLL_S = 0.01
+POLL_S = 0.03
 MIB = 1024 * 1024
 CONF = """\
 listener {port} 127.0.0.1
 allow_anonymous true
 persistence false
 max_queued_messages 200000
-max_inflight_messages 6000
+max_inflight_messages 12000
 """
 
 

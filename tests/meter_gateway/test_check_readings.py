@@ -7,11 +7,11 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from meter_gateway import meter_store, topics
-from meter_gateway.ingest import store_batch
 from meter_gateway.message_key import to_millis
 from meter_gateway.readings import check_readings as check
 from meter_gateway.readings import vee_store
 from meter_gateway.readings.check_readings import TURN, Checked, check_readings
+from meter_gateway.store_batch import store_batch
 from meter_gateway.topics import Reading, Uplink, encode, up_topic
 from tests.meter_gateway.places import NOW, make_modbus_meter, make_mqtt_meter, make_site, make_usage_point
 

@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 
 from meter_gateway import topics
-from meter_gateway.ingest import store_batch
 from meter_gateway.message_key import to_millis
 from meter_gateway.readings import decide_finding, finding_store
 from meter_gateway.readings.check_readings import check_readings
 from meter_gateway.readings.decide_finding import FindingClosed, NotClosable, NothingToBelieve
 from meter_gateway.readings.finding_store import FindingNotFound
+from meter_gateway.store_batch import store_batch
 from meter_gateway.topics import Event, Reading, Uplink, encode, up_topic
 from tests.meter_gateway.places import NOW, make_mqtt_meter
 

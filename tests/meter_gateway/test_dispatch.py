@@ -6,8 +6,8 @@ import pytest
 
 from meter_gateway import dispatch
 from meter_gateway.dispatch import RAISE_AGAIN, Dispatch
-from meter_gateway.ingest import store_batch
-from meter_gateway.topics import Birth, Rebirth, decode_down, encode, up_topic
+from meter_gateway.store_batch import store_batch
+from meter_gateway.topics import Birth, Rebirth, decode_down, down_topic, encode, up_topic
 from tests.meter_gateway.places import NOW, make_modbus_meter, make_site
 
 
@@ -123,3 +123,31 @@ async def test_a_birth_that_was_overtaken_on_its_way_costs_one_question_at_most(
     await site.born((6, 2))
     site.now += RAISE_AGAIN
     assert await site.sweep() == []
+
+
+async def test_who_was_born_since_the_broker_forgot_us_is_not_asked_for_it(site, pool):
+    async with pool.connection() as conn:
+        for code in ("site-2", "site-3"):
+            await make_site(conn, code)
+    await site.born((1, 1))
+    site.now += timedelta(seconds=1)
+    site.dispatch.ask_who_is_there()
+    await site.born((1, 2))
+    site.link.said.clear()
+    await site.dispatch._watch_edges()
+    assert site.link.said == [down_topic(code, Rebirth) for code in ("site-2", "site-3")]
+    await site.dispatch._watch_edges()
+    assert len(site.link.said) == 2, "asked once"
+
+
+async def test_who_is_born_while_others_are_asked_is_not_asked_any_more(site, pool, monkeypatch):
+    monkeypatch.setattr(dispatch, "DISPATCH_LIMIT", 1)
+    async with pool.connection() as conn:
+        for code in ("a", "z"):
+            await make_site(conn, code)
+    site.dispatch.ask_who_is_there()
+    for _ in range(3):
+        await site.dispatch._watch_edges()
+        await site.born((1, 1))
+    asked = [topic for topic in site.link.said if topic.endswith("/rebirth")]
+    assert asked == [down_topic(code, Rebirth) for code in ("a", "z")]

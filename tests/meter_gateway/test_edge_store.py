@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 
 from meter_gateway import edge_store
+from meter_gateway.topics import Birth, Death
 from tests.meter_gateway.places import NOW, make_mqtt_meter
 
 DRN = "06000000011"
@@ -13,9 +14,7 @@ def at(seconds):
 
 
 async def born(conn, edge, seconds=0):
-    await edge_store.mark_born(
-        conn, edge=edge, kind="meter", boot=1, session=1, config_version=0, born_at=at(seconds)
-    )
+    await edge_store.mark_born(conn, [Birth(edge, "meter", 1, 1, 0)], at(seconds))
 
 
 @pytest.mark.parametrize(("seconds", "seen"), [(0.5, 0), (2, 2), (-5, 0)])
@@ -28,7 +27,7 @@ async def test_who_speaks_often_is_seen_once_a_second(conn, seconds, seen):
 
 async def test_who_speaks_is_there_at_once(conn):
     await born(conn, DRN)
-    assert await edge_store.mark_dead(conn, edge=DRN, boot=1, session=1)
+    assert await edge_store.mark_dead(conn, [Death(DRN, 1, 1)]) == {DRN}
     await edge_store.mark_seen(conn, [DRN], at(0.1))
     cursor = await conn.execute("SELECT online FROM meter_gateway.edge")
     assert await cursor.fetchall() == [(True,)]

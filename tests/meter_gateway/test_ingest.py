@@ -4,8 +4,8 @@ from datetime import timedelta
 import pytest
 
 from meter_gateway import command, command_store, edge_store, meter_store
-from meter_gateway.ingest import sort_messages, store_batch
 from meter_gateway.message_key import make_ranges, to_millis
+from meter_gateway.store_batch import sort_messages, store_batch
 from meter_gateway.topics import Birth, Death, Event, Progress, Reading, Uplink, encode, up_topic
 from tests.meter_gateway.places import NOW, make_modbus_meter, make_mqtt_meter, make_site
 
@@ -69,7 +69,7 @@ async def test_what_cannot_be_stored_is_parked_with_its_reason(conn, record, rea
     await make_modbus_meter(conn, bus_id)
     good = Reading(DRN, "credit", ms(1), 9)
     stored = await store_batch(conn, [uplink(record, good)], NOW)
-    assert stored.receipts == {(DRN, 1, 1)}, "the edge must not send it for ever"
+    assert set(stored.receipts) == {(DRN, 1, 1)}, "the edge must not send it for ever"
     assert [letter for letter in await letters(conn) if reason in letter]
     assert await rows(conn, "SELECT value FROM meter_gateway.reading") == [(9,)]
 
@@ -92,7 +92,7 @@ async def test_what_cannot_be_stored_is_parked_with_its_reason(conn, record, rea
 )
 async def test_poison_is_parked(conn, topic, payload, receipts):
     stored = await store_batch(conn, [(topic, payload)], NOW)
-    assert stored.receipts == receipts
+    assert set(stored.receipts) == receipts
     assert await rows(conn, "SELECT topic, payload FROM meter_gateway.dead_letter") == [(topic, payload)]
 
 

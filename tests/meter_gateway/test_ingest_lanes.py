@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from meter_gateway.broker.mqtt_link import Incoming
-from meter_gateway.ingest import LANES, Ingest, lane_of, store_batch
+from meter_gateway.ingest import LANES, Ingest, lane_of
 from meter_gateway.stop_signal import end_tasks
+from meter_gateway.store_batch import store_batch
 from meter_gateway.topics import Birth, Reading, up_topic
 from tests.meter_gateway.places import NOW, make_modbus_meter, make_mqtt_meter, make_site
 from tests.meter_gateway.roles import until

@@ -9,9 +9,10 @@ import secrets
 import pytest
 
 from meter_gateway import edge_store, state_store
-from meter_gateway.ingest import Ingest, store_batch
+from meter_gateway.ingest import Ingest
 from meter_gateway.projection import StatePatch
 from meter_gateway.stop_signal import end_tasks
+from meter_gateway.store_batch import store_batch
 from meter_gateway.topics import Birth, Death, Event, Reading, encode, up_topic
 from tests.meter_gateway.places import NOW, make_mqtt_meter
 from tests.meter_gateway.roles import until

@@ -7,8 +7,8 @@ import pytest
 from firmware_sim.device import Device
 from firmware_sim.fleet_store import FleetStore
 from meter_gateway import meter_store
-from meter_gateway.ingest import store_batch
 from meter_gateway.readings.check_readings import Checked, check_readings
+from meter_gateway.store_batch import store_batch
 from meter_gateway.topics import Event, Reading, Uplink, encode, up_topic
 from raseed.seed import seed
 from tests.firmware_sim.parts import NOW_MS, TOWN, find, fresh

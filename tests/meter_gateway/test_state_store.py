@@ -2,6 +2,7 @@ from datetime import timedelta
 
 from meter_gateway import edge_store, meter_store, state_store
 from meter_gateway.projection import StatePatch
+from meter_gateway.topics import Birth
 from tests.meter_gateway.places import NOW, make_modbus_meter, make_mqtt_meter, make_site
 
 
@@ -57,9 +58,7 @@ async def test_a_gateway_that_fell_silent_takes_its_meters_links_along_but_not_t
     _, bus_id = await make_site(conn)
     meter = await make_modbus_meter(conn, bus_id)
     other = await make_mqtt_meter(conn)
-    await edge_store.mark_born(
-        conn, edge="site-1", kind="gateway", boot=1, session=1, config_version=1, born_at=at(0)
-    )
+    await edge_store.mark_born(conn, [Birth("site-1", "gateway", 1, 1, 0)], at(0))
     await state_store.mark_links(conn, {"site-1": True}, at(0))
     assert await edge_store.mark_silent_gateways(conn, at(0)) == []
     assert await edge_store.mark_silent_gateways(conn, at(1)) == ["site-1"]
@@ -69,4 +68,5 @@ async def test_a_gateway_that_fell_silent_takes_its_meters_links_along_but_not_t
     assert (await meter_store.find_state(conn, other.id)).link_up
     await edge_store.mark_seen(conn, ["site-1"], at(3))
     assert await edge_store.mark_silent_gateways(conn, at(1)) == []
-    assert await edge_store.list_edges(conn) == ["site-1"]
+    assert await edge_store.list_unborn_since(conn, at(0.5)) == ["site-1"]
+    assert await edge_store.list_unborn_since(conn, at(0)) == []

@@ -140,11 +140,12 @@ async def test_words_in_the_wrong_order_become_no_believed_value(line):
     wire = line.wire(link)
     names = ("counter", "credit")
     now = datetime.now(UTC)
+    window = validation.believable(now)
     right = await wire.read(names)
-    assert [validation.refusal(name, now, right[name], now=now) for name in names] == [None, None]
+    assert [validation.refusal(name, now, right[name], window) for name in names] == [None, None]
     device.begin_fault("swapped_words", 60)
     wrong = await wire.read(names)
-    assert all(validation.refusal(name, now, wrong[name], now=now) for name in names)
+    assert all(validation.refusal(name, now, wrong[name], window) for name in names)
     known = validation.KnownCounter(now, right["counter"])
     assert validation.counter_is_suspect(known, now, wrong["counter"], "electricity")
     link.close()

@@ -2,10 +2,11 @@ from datetime import timedelta
 
 import pytest
 
-from meter_gateway.readings.validation import KnownCounter, counter_is_suspect, is_tid, refusal
+from meter_gateway.readings.validation import KnownCounter, believable, counter_is_suspect, is_tid, refusal
 from tests.meter_gateway.places import NOW
 
 KNOWN = KnownCounter(NOW, 1_000_000)
+WINDOW = believable(NOW)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_a_counter_neither_falls_nor_leaps(seconds, value, suspect):
 )
 def test_the_window_of_believable_times(days, seconds, refused):
     at = NOW + timedelta(days=days, seconds=seconds)
-    assert (refusal("credit", at, 5, now=NOW) is not None) is refused
+    assert (refusal("credit", at, 5, WINDOW) is not None) is refused
 
 
 @pytest.mark.parametrize(
@@ -41,11 +42,11 @@ def test_the_window_of_believable_times(days, seconds, refused):
     [("counter", -1), ("load", -1), ("relay", 3), ("credit", 2**60), ("credit", -(2**60))],
 )
 def test_values_out_of_their_range_are_refused(channel, value):
-    assert refusal(channel, NOW, value, now=NOW)
+    assert refusal(channel, NOW, value, WINDOW)
 
 
 def test_a_credit_may_be_below_zero():
-    assert refusal("credit", NOW, -5_000, now=NOW) is None
+    assert refusal("credit", NOW, -5_000, WINDOW) is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from meter_gateway import edge_store
 from meter_gateway.event_store import NewEvent, insert_events
-from meter_gateway.topics import DROPPED
+from meter_gateway.topics import DROPPED, Birth, Death
 from meter_gateway.watch_sequence import PATIENCE, SWEEP, sweep
 from tests.meter_gateway.places import make_mqtt_meter
 
@@ -25,16 +25,8 @@ class Days:
     async def born(self, boot=1, backlog=0):
         self.session += 1
         self.now += timedelta(seconds=1)
-        assert await edge_store.mark_born(
-            self.conn,
-            edge=self.edge,
-            kind="gateway",
-            boot=boot,
-            session=self.session,
-            config_version=1,
-            born_at=self.now,
-            backlog=backlog,
-        )
+        birth = Birth(self.edge, "gateway", boot, self.session, 0, config_version=1, backlog=backlog)
+        assert await edge_store.mark_born(self.conn, [birth], self.now)
 
     async def says(self, *seqs, boot=1):
         await edge_store.insert_messages(self.conn, [(self.edge, boot, seq) for seq in seqs], self.now)
@@ -133,7 +125,7 @@ async def test_messages_that_came_in_just_now_are_not_missed(days):
 
 async def test_an_edge_that_is_away_is_not_asked(days, conn):
     await days.says(1, 3)
-    await edge_store.mark_dead(conn, edge="site-1", boot=1, session=1)
+    await edge_store.mark_dead(conn, [Death("site-1", 1, 1)])
     assert await days.minutes(PATIENT) == []
 
 
