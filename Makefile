@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DEV_STAMP := $(VENV)/.ready-dev
 PACKAGES := raseed portal billing meter_gateway firmware_sim token_engine
-WORKERS ?= 2
+# One more than processors: what starts whole towns waits a third of its time.
+WORKERS ?= 3
 
 .PHONY: help setup setup-dev demo check test test-services clean pictures soak fuzz mutate bench
 help: ## what can be made
@@ -61,7 +62,7 @@ test-services: setup-dev
 
 test: setup-dev test-services ## set up and run all tests
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup
-	$(BIN)/python -m tests.timescale $(BIN)/python -m pytest tests/raseed/test_migrate.py tests/billing tests/meter_gateway -n $(WORKERS)
+	$(BIN)/python -m tests.timescale $(BIN)/python -m pytest tests/raseed/test_migrate.py tests/billing tests/meter_gateway -m database -n $(WORKERS)
 
 # The extras bench, fuzz and mutate, each fetched for the target of its name and for nothing else.
 IMPORT_bench := openpaygo

@@ -1,8 +1,7 @@
-"""One whole demo for all browser tests of a run, started as a person would and stopped at the end."""
+"""A whole demo for browser tests, started as a person would and stopped when they are over."""
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import signal
@@ -10,8 +9,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from raseed import processes
 
 READY = "Raseed is ready at "
 START_S = 180  # a first start makes a database and seeds a year of readings; a busy machine takes its time
@@ -25,31 +28,35 @@ class DemoTown:
     url: str
 
 
-_running: DemoTown | None = None
-
-
-def demo_town() -> DemoTown:
-    """The demo of this run: started at the first call, or the one at RASEED_TEST_TOWN_URL.
+@contextmanager
+def running_town() -> Iterator[DemoTown]:
+    """A demo that runs as long as it is needed, for it takes a third of a processor; or the one at RASEED_TEST_TOWN_URL.
 
     Raises RuntimeError with what the demo said when it does not become ready.
     """
-    global _running
-    if _running is None:
-        given = os.environ.get("RASEED_TEST_TOWN_URL")
-        _running = DemoTown(given.rstrip("/")) if given else _start()
-    return _running
-
-
-def _start() -> DemoTown:
+    given = os.environ.get("RASEED_TEST_TOWN_URL")
+    if given:
+        yield DemoTown(given.rstrip("/"))
+        return
     data = Path(tempfile.mkdtemp(prefix="raseed-town-"))
-    log = (data.parent / f"{data.name}.log").open("w+b")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "raseed", "demo", "--data", str(data), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
-    atexit.register(_stop, process, data, log.name)
+    log = data.with_name(f"{data.name}.log")
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "raseed", "demo", "--data", str(data), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            preexec_fn=processes.die_with_parent(signal.SIGINT),
+        )
+    try:
+        yield _wait_ready(process, log)
+    finally:
+        _stop(process)
+        shutil.rmtree(data, ignore_errors=True)
+        log.unlink(missing_ok=True)
+
+
+def _wait_ready(process: subprocess.Popen[str], log: Path) -> DemoTown:
     assert process.stdout is not None
     watchdog = threading.Timer(START_S, process.kill)
     watchdog.start()
@@ -63,10 +70,10 @@ def _start() -> DemoTown:
             return DemoTown(line.split(READY, 1)[1].split()[0].rstrip("/"))
     watchdog.cancel()
     process.wait()
-    raise RuntimeError(f"the demo did not start:\n{''.join(said)}{Path(log.name).read_text()[-4000:]}")
+    raise RuntimeError(f"the demo did not start:\n{''.join(said)}{log.read_text()[-4000:]}")
 
 
-def _stop(process: subprocess.Popen[str], data: Path, log: str) -> None:
+def _stop(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
@@ -74,5 +81,3 @@ def _stop(process: subprocess.Popen[str], data: Path, log: str) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    shutil.rmtree(data, ignore_errors=True)
-    Path(log).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from firmware_sim.town import build_town
 from tests.browsing import DESK, PHONE, open_chromium, visit
-from tests.demo_town import DemoTown, demo_town
+from tests.demo_town import DemoTown, running_town
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 MOST_BYTES = 150_000
@@ -121,10 +121,10 @@ SCENES: tuple[Callable[[Browser, DemoTown], None], ...] = (front, purchase, desk
 
 def main() -> None:
     """Take every picture, or those of the scenes that are named."""
-    with open_chromium() as browser:
+    with open_chromium() as browser, running_town() as town:
         for scene in SCENES:
             if not sys.argv[1:] or scene.__name__ in sys.argv[1:]:
-                scene(browser, demo_town())
+                scene(browser, town)
 
 
 if __name__ == "__main__":

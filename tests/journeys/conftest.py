@@ -1,4 +1,4 @@
-"""The town that all journeys walk through, and the browser that they walk with."""
+"""The town that all journeys walk through, and the browser that they walk with; both end with the last journey."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browsing import open_chromium
-from tests.demo_town import DemoTown, demo_town
+from tests.demo_town import DemoTown, running_town
 
 
 @pytest.fixture(scope="package")
@@ -18,6 +18,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def town(browser: Browser) -> DemoTown:
+def town(browser: Browser) -> Iterator[DemoTown]:
     """A whole demo; asked for after the browser, so that it is not started where there is none."""
-    return demo_town()
+    with running_town() as running:
+        yield running

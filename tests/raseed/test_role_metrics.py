@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from raseed import processes
 from tests.firmware_sim.parts import VENDING_KEYS
 from tests.meter_gateway.conftest import Broker, free_port
 from tests.meter_gateway.roles import until
@@ -31,6 +32,8 @@ class Role:
             cwd=TOP,
             env={**os.environ, **env, "RASEED_METRICS_PORT": str(self.port), "RASEED_LOG_FORMAT": "json"},
             stderr=subprocess.PIPE,
+            # A test that fails leaves nobody behind.
+            preexec_fn=processes.die_with_parent(signal.SIGKILL),
         )
 
     def ask(self, path):
@@ -114,6 +117,13 @@ async def test_the_worker_tells_when_each_part_last_ended_a_round(database_url, 
         RASEED_PROVIDER_URL="http://127.0.0.1:9",
         RASEED_PROVIDER_SECRET="y" * 20,
     )
-    await until(role.is_ready)
+
+    async def has_ended_a_round():
+        # Ready before its first round is over.
+        return ("raseed_worker_last_round_timestamp_seconds", "messages") in await asyncio.to_thread(
+            role.samples
+        )
+
+    await until(has_ended_a_round)
     assert role.samples()["raseed_worker_last_round_timestamp_seconds", "messages"] > 1_700_000_000
     role.end()
