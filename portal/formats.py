@@ -232,6 +232,11 @@ def duration_text(seconds: int, language: str) -> str:
 _EASTERN_DIGITS = {ord(c): str(i % 10) for i, c in enumerate("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹")}
 
 
+def plain(text: str) -> str:
+    """Return what a person wrote without space around it, and without NUL, which PostgreSQL cannot hold."""
+    return text.replace("\x00", "").strip()
+
+
 def latin_digits(text: str) -> str:
     """Turn Arabic-Indic and Persian digits into Latin ones; leave everything else."""
     return text.translate(_EASTERN_DIGITS)

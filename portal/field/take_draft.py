@@ -25,7 +25,7 @@ from portal.field.checklist import (
 )
 from portal.field.commissioning_store import Place
 from portal.field.photo import CleanPhoto
-from portal.formats import latin_digits
+from portal.formats import latin_digits, plain
 
 HAND_ITEMS: Final = frozenset({"wiring", "seal", "relay", "test_token", "note"})
 OUTCOMES: Final = frozenset({"done", "failed", "skipped"})
@@ -138,7 +138,7 @@ async def take_draft(conn: Conn, draft: Draft, *, login_id: int, actor: str, now
 
 
 def _text(work: _Work, name: str, limit: int) -> str:
-    return work.draft.fields.get(name, "").replace("\x00", "").strip()[:limit]
+    return plain(work.draft.fields.get(name, ""))[:limit]
 
 
 async def _take_install(work: _Work) -> str:

@@ -18,6 +18,7 @@ from portal.contact_centre.open_ticket import Caller, NewTicket, TicketKeyReused
 from portal.contact_centre.reference import InvalidReference, normalise_reference
 from portal.contact_centre.ticket import Channel, TicketKind, TicketRefused
 from portal.contact_centre.ticket_words import CHANNEL_WORDS, KIND_WORDS, due_words, refusal_words
+from portal.formats import plain
 from portal.outages.supply import SupplyAnswer, explain_supply
 from portal.pages import desk_outages, desk_tickets
 from portal.pages.account import spend
@@ -218,7 +219,7 @@ async def reveal_token(
     """Show one token whole, after it is written down who looks and why; an engineering one to its signers only."""
     now, language = datetime.now(UTC), language_of(request)
     await spend(request, now, (REVEAL_PER_LOGIN, str(viewer.login_id)))
-    why = reason.replace("\x00", "").strip()
+    why = plain(reason)
     async with runtime_of(request).pool.connection() as conn:
         token = await desk_store.find_token(conn, token_id)
         if token is None:

@@ -19,6 +19,7 @@ from portal.contact_centre.desk_store import DeskMeter
 from portal.field import commission, commissioning_store, field_site_store, field_store, install
 from portal.field.field_store import FieldCommand
 from portal.field.install import InstallRefused
+from portal.formats import plain
 from portal.i18n import Language, msg
 from portal.outages.supply import explain_supply
 from portal.pages.field_offline import keep_on_phone
@@ -213,7 +214,7 @@ async def install_here(
                 meter_id=meter.meter_id,
                 usage_point_id=usage_point_id,
                 installed_by=viewer.actor,
-                note=note.replace("\x00", "").strip(),
+                note=plain(note),
                 now=datetime.now(UTC),
             )
     except InstallRefused as refused:

@@ -20,7 +20,7 @@ from portal.field import field_store, removal_store, remove_meter, replace_meter
 from portal.field.checklist import parse_display
 from portal.field.install import InstallRefused, check_number
 from portal.field.remove_meter import FinalReading
-from portal.formats import latin_digits
+from portal.formats import latin_digits, plain
 from portal.i18n import Language, msg
 from portal.pages.field import OTHER_REFUSAL, REFUSAL_WORDS, refusal_words
 from portal.pages.field_commission import get_meter
@@ -139,7 +139,7 @@ async def install_preview(
         own_path=f"/field/meters/{drn}/install",
         meter=meter,
         point=points[0],
-        note=note.replace("\x00", "").strip(),
+        note=plain(note),
     )
 
 
@@ -234,7 +234,7 @@ async def replace_preview(
         meter=meter,
         successor=successor,
         plan=plan,
-        note=note.replace("\x00", "").strip(),
+        note=plain(note),
         form_key=secrets.token_urlsafe(12),
     )
 
@@ -267,7 +267,7 @@ async def replace_now(
                 final=final,
                 key=form_key,
                 actor=viewer.actor,
-                note=note.replace("\x00", "").strip(),
+                note=plain(note),
                 now=datetime.now(UTC),
             )
     except InstallRefused as refused:
@@ -309,7 +309,7 @@ async def remove_preview(
         meter=meter,
         checked=checked,
         settle="money" if settle == "money" else "keep",
-        note=note.replace("\x00", "").strip(),
+        note=plain(note),
         form_key=secrets.token_urlsafe(12),
     )
 
@@ -341,7 +341,7 @@ async def remove_now(
                 settle="money" if settle == "money" else "keep",
                 key=form_key,
                 actor=viewer.actor,
-                note=note.replace("\x00", "").strip(),
+                note=plain(note),
                 now=datetime.now(UTC),
             )
     except InstallRefused as refused:

@@ -192,7 +192,7 @@ async def _decide(
 ) -> Response:
     """Carry out one decision in its transaction, and lead back to the finding with what came of it."""
     language, url = language_of(request), f"/readings/{finding_id}"
-    said = " ".join(reason.replace("\x00", "").split())
+    said = " ".join(formats.plain(reason).split())
     if not said:
         return redirect(request, url, flash=("error", _refusal("reason", language)))
     refusal = ""

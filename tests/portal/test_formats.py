@@ -105,3 +105,8 @@ def test_markup_escapes_what_it_is_given() -> None:
 
 def test_arabic_and_persian_digits_become_latin() -> None:
     assert formats.latin_digits("٠١٢٣٤٥٦٧٨٩ ۰۱۲۳۴۵۶۷۸۹ abc") == "0123456789 0123456789 abc"
+
+
+@pytest.mark.parametrize("typed", ["x", " x\n", "\x00x", "\x00 x \x00"])
+def test_what_a_person_wrote_fits_the_database(typed):
+    assert formats.plain(typed) == "x"
