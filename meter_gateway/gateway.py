@@ -68,6 +68,7 @@ class Gateway:
         self._history_per_s = settings.history_per_s
         self._pace = Pace(self._history_per_s or HISTORY_PER_S)
         self._wake = asyncio.Event()
+        self._begun = 0  # the session of the last birth
         self._config = store.find_config() or Config(0, 2.0, [])
         self._workers: dict[str, BusWorker] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -167,6 +168,7 @@ class Gateway:
             event = await self._link.next_event()
             if isinstance(event, Connected):
                 self._window.reconnected()
+                self._begun = self._link.session
                 self._say_birth()
                 self._tell_dropped()
                 self._wake.set()
@@ -244,7 +246,8 @@ class Gateway:
             if self._store.is_broken:
                 # Whoever runs us starts us again, and the start sets the file aside.
                 raise OutboxBroken("the outbox can no longer be trusted: its disk or its file is broken")
-            if self._link.connected:
+            # The link is up a moment before we hear of it, and a session begins with its birth.
+            if self._link.connected and self._begun == self._link.session:
                 self._send_due()
             if time.monotonic() - kept_house_at > HOUSEKEEPING_S:
                 kept_house_at = time.monotonic()

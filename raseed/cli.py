@@ -8,28 +8,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raseed import (
-    field_tool,
-    gateway_tool,
-    history_tool,
-    keys_tool,
-    money_tool,
-    order_tool,
-    profile_tool,
-    roles,
-    scenario_tool,
-    token_tool,
-)
+from raseed import gateway_tool, roles
 from raseed.log_lines import set_up_logs
 from raseed.settings import SettingMissing, Settings, read_settings
 
 EXIT_USAGE = 2
+# What runs for months. None of them carries the tools of a person, nor waits for them when it must start quickly.
+ROLES = frozenset(
+    {"demo", "migrate", "portal", "worker", "sandbox-provider", "headend", "gateway", "simulate"}
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return its exit code (0 done, 1 failed, 2 asked wrongly)."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    options = _parser(words[0] if words else "").parse_args(words)
     try:
         settings = read_settings()
         set_up_logs(level=settings.log_level, style=settings.log_format, ids={"role": options.command})
@@ -41,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(word: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="raseed",
         description="Prepaid electricity and water: meter, token, ledger, ticket and outage on one timeline.",
@@ -69,16 +62,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     headend.set_defaults(run=roles.run_headend)
     gateway_tool.add_commands(commands)
-    _add_simulate(commands)
-    _add_user(commands)
-    token_tool.add_commands(commands)
-    keys_tool.add_commands(commands)
-    money_tool.add_commands(commands)
-    profile_tool.add_commands(commands)
-    order_tool.add_commands(commands)
-    field_tool.add_commands(commands)
-    history_tool.add_commands(commands)
+    if word == "simulate" or word not in ROLES:
+        _add_simulate(commands)
+    if word not in ROLES:
+        _add_user(commands)
+        _add_tools(commands)
     return parser
+
+
+def _add_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from raseed import (
+        field_tool,
+        history_tool,
+        keys_tool,
+        money_tool,
+        order_tool,
+        profile_tool,
+        token_tool,
+    )
+
+    for tool in (token_tool, keys_tool, money_tool, profile_tool, order_tool, field_tool, history_tool):
+        tool.add_commands(commands)
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -100,6 +104,8 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from raseed import scenario_tool
+
     simulate = commands.add_parser(
         "simulate", help="run the simulated meters, or cut and restore their supply"
     )

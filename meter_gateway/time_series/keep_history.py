@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # A chart looks up the last hours in the readings themselves: late ones may wait this long.
 ROUND_S: Final = 30.0
+# A headend that starts has a queue to empty first, and charts do without history for a minute.
+START_S: Final = 60.0
 # After each step the job rests this many times as long as the step took: history can wait, what is sold now cannot.
 REST: Final = 3.0
 # Hours written again in one transaction: each is at most some hundred readings, the whole about a second.
@@ -110,7 +112,8 @@ async def retain(pool: AsyncConnectionPool, keep: Keep, now: datetime) -> list[s
 
 
 async def run(pool: AsyncConnectionPool, *, clock: Callable[[], datetime], keep: Keep) -> None:
-    """Keep history until cancelled, through absences of the database."""
+    """Keep history until cancelled, through absences of the database; begins START_S after the start."""
+    await asyncio.sleep(START_S)
     retained_at: datetime | None = None
     is_away = False
     while True:

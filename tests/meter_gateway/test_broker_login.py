@@ -201,20 +201,21 @@ def test_files_that_cannot_be_used_are_named_with_what_is_wrong(broker, tmp_path
 
 
 def test_faults_are_listed_before_they_cost_a_journey(broker, tmp_path):
+    now = datetime.now(UTC)  # after the broker's certificates were made
     mine = broker.login("site-2")
-    assert list_faults(mine, is_tls=True, now=NOW) == []
-    assert list_faults(mine, is_tls=True, now=NOW, name="site-2") == []
+    assert list_faults(mine, is_tls=True, now=now) == []
+    assert list_faults(mine, is_tls=True, now=now, name="site-2") == []
     assert (
-        "is made for CN=site-2, not for site-1" in list_faults(mine, is_tls=True, now=NOW, name="site-1")[0]
+        "is made for CN=site-2, not for site-1" in list_faults(mine, is_tls=True, now=now, name="site-1")[0]
     )
-    assert "write mqtts://" in list_faults(mine, is_tls=False, now=NOW)[0]
-    later = NOW + timedelta(days=824)
+    assert "write mqtts://" in list_faults(mine, is_tls=False, now=now)[0]
+    later = now + timedelta(days=824)
     assert any("expires in" in one for one in list_faults(mine, is_tls=True, now=later))
     assert any(
-        "has expired on" in one for one in list_faults(mine, is_tls=True, now=NOW + timedelta(days=900))
+        "has expired on" in one for one in list_faults(mine, is_tls=True, now=now + timedelta(days=900))
     )
-    assert any("clock right" in one for one in list_faults(mine, is_tls=True, now=NOW - timedelta(days=900)))
-    assert "belong together" in list_faults(BrokerLogin(user="x"), is_tls=False, now=NOW)[0]
+    assert any("clock right" in one for one in list_faults(mine, is_tls=True, now=now - timedelta(days=900)))
+    assert "belong together" in list_faults(BrokerLogin(user="x"), is_tls=False, now=now)[0]
 
 
 def test_what_is_not_known_is_said_as_it_came():

@@ -72,6 +72,7 @@ async def test_the_role_goes_on_through_a_fault(pool, monkeypatch):
         return 0
 
     monkeypatch.setattr(keep_history, "catch_up", falls_once)
+    monkeypatch.setattr(keep_history, "START_S", 0.0)
     monkeypatch.setattr(keep_history, "ROUND_S", 0.0)
     task = asyncio.create_task(keep_history.run(pool, clock=lambda: NOW, keep=Keep()))
     async with asyncio.timeout(10):
