@@ -77,6 +77,12 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
             choices=("taken", "not_taken"),
             help="of tokens that a meter without its link has not reported back: on the display, or never in it",
         )
+        command.add_argument(
+            "--tokens",
+            type=_ids,
+            metavar="IDS",
+            help="of which tokens --silent speaks, as shown without --yes: 12,15",
+        )
         command.add_argument("--key", default="", help="idempotency key: the same one again changes nothing")
         command.add_argument(
             "--yes", action="store_true", help="do it; without it only says what would happen"
@@ -87,6 +93,10 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         command.add_argument("--note", default="")
     field_credit.add_commands(what)
     field_commission.add_command(what)
+
+
+def _ids(typed: str) -> tuple[int, ...]:
+    return tuple(sorted({int(one) for one in typed.split(",")}))
 
 
 async def ask_engineer(conn: Conn, name: str, *, office: bool = False) -> Staff:
@@ -260,20 +270,43 @@ def _install(options: argparse.Namespace, settings: Settings) -> int:
     return carried_out(step)
 
 
-async def _final(conn: Conn, options: argparse.Namespace, meter_id: int, now: datetime) -> FinalReading:
+async def final_of(conn: Conn, options: argparse.Namespace, meter_id: int, now: datetime) -> FinalReading:
+    """The reading of an order; that of the same order when it was carried out already."""
     from meter_gateway import meter_store
     from portal.field import remove_meter
     from portal.field.install import InstallRefused
     from portal.field.remove_meter import FinalReading
 
     commodity = (await meter_store.get_meter(conn, meter_id)).commodity
+    done = await remove_meter.find_order(conn, options.key) if options.key else None
+    final: FinalReading | None
     if options.counter is not None and options.credit is not None:
-        typed = amount(options.counter, commodity), amount(options.credit, commodity)
-        return FinalReading(*typed, "display", options.silent)
-    own = await remove_meter.read_final(conn, meter_id, now=now)
-    if own is None or options.counter is not None or options.credit is not None:
+        final = FinalReading(amount(options.counter, commodity), amount(options.credit, commodity), "display")
+    elif done is not None:
+        final = FinalReading(done.counter, done.credit, "meter" if done.source == "meter" else "display")
+    else:
+        final = await remove_meter.read_final(conn, meter_id, now=now)
+    if final is None or (options.counter is None) != (options.credit is None):
         raise InstallRefused("reading_needed")
-    return replace(own, silent=options.silent)
+    shown = None if done is not None else await _said_of(conn, options, meter_id, now)
+    return replace(final, silent=options.silent, shown=shown)
+
+
+async def _said_of(conn: Conn, options: argparse.Namespace, meter_id: int, now: datetime) -> tuple[int, ...]:
+    """Which tokens --silent speaks of. With --yes they are named: one that came since is not among them."""
+    from portal.field import remove_meter
+    from raseed.field_bus import FieldRefused
+
+    silent = await remove_meter.list_asked(conn, meter_id, now=now)
+    for token in silent:
+        units = f"{token.units_tenths // 10}.{token.units_tenths % 10}"
+        print(f"not reported back: token {token.id}, {units} units, of {token.issued_at:%Y-%m-%d %H:%M}Z")
+    ids = tuple(token.id for token in silent)
+    if options.tokens is not None:
+        return tuple(options.tokens)
+    if ids and options.silent and options.yes:
+        raise FieldRefused(f"say of which tokens: --tokens {','.join(map(str, ids))}")
+    return ids
 
 
 def _replace(options: argparse.Namespace, settings: Settings) -> int:
@@ -290,7 +323,7 @@ def _replace(options: argparse.Namespace, settings: Settings) -> int:
                 conn,
                 old_id=old_id,
                 new_id=new_id,
-                final=await _final(conn, options, old_id, now),
+                final=await final_of(conn, options, old_id, now),
                 key=options.key or str(uuid4()),
                 actor=by,
                 note=options.note[:MAX_NOTE],
@@ -298,6 +331,8 @@ def _replace(options: argparse.Namespace, settings: Settings) -> int:
             )
             for line in _replacement_lines(made.plan):
                 print(line)
+            if made.is_repeat:
+                return _said_before()
             return await done_or_undone(conn, options)
 
     return carried_out(step)
@@ -323,9 +358,7 @@ def _replacement_lines(plan: Any) -> list[str]:
             f"  {plan.bound_tenths // 10}.{plan.bound_tenths % 10} {name} that were meant for the old one go along"
         )
     if plan.is_held:
-        lines.append(
-            "  its credit waits for the office: it is more than it told and was sold (raseed field credit)"
-        )
+        lines.append(f"  its credit waits for the office: {_why_held(plan.held_for)} (raseed field credit)")
     elif plan.units_tenths:
         whole, tenth = divmod(plan.units_tenths, 10)
         lines.append(f"  {whole}.{tenth} {name} go over to it by one token, once")
@@ -347,7 +380,7 @@ def _remove(options: argparse.Namespace, settings: Settings) -> int:
             if options.yes:
                 by = f"staff:{(await ask_engineer(conn, options.person, office=office)).name}"
             meter_id = await get_meter_id(conn, options.drn)
-            final = await _final(conn, options, meter_id, now)
+            final = await final_of(conn, options, meter_id, now)
             gone = await remove_meter.remove(
                 conn,
                 meter_id=meter_id,
@@ -367,12 +400,27 @@ def _remove(options: argparse.Namespace, settings: Settings) -> int:
                     f"  {credit} become {money_text(gone.price.total_minor, 'en')} of {gone.hanging.customer_en}"
                 )
             elif gone.carry.state == "HELD":
-                print(f"  {credit} wait for the office: more than the meter told and was sold to it")
-            else:
+                print(f"  {credit} wait for the office: {_why_held(gone.carry.detail)}")
+            elif gone.carry.state == "WAITING":
                 print(f"  {credit} wait for the next meter of this place")
+            else:
+                print(f"  its credit of {credit} is {gone.carry.state}")
+            if gone.is_repeat:
+                return _said_before()
             return await done_or_undone(conn, options)
 
     return carried_out(step)
+
+
+def _why_held(reason: str) -> str:
+    if reason == "below_told":
+        return "the display shows less than the meter told and used since"
+    return "it is more than the meter told and was sold to it"
+
+
+def _said_before() -> int:
+    print("this order was carried out before, under the same --key: nothing was changed")
+    return 0
 
 
 async def done_or_undone(conn: Conn, options: argparse.Namespace) -> int:

@@ -36,6 +36,9 @@ _REFUSALS: Final = {
     " say --silent taken (included there) or --silent not_taken",
     "reading_changed": "the meter has told another reading meanwhile, or none lately: look again",
     "credit_above_told": "the meter cannot hold so much by what it told and what was bought: let the credit wait",
+    "credit_below_told": "the display shows less than the meter told and used since: let the credit wait",
+    "reading_missing": "a token was not reported back: who says what came of it reads the display, with --counter and"
+    " --credit",
     "clear_unknown": "nobody has said whether the clear_credit token of this meter was taken: raseed field cleared",
     "reading_impossible": "this reading cannot be",
     "reading_below_last": "the final reading is below what the meter said last: look again",

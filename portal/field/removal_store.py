@@ -97,6 +97,16 @@ async def find_meter_at(conn: Conn, usage_point_id: int) -> int | None:
     return None if row is None else int(row[0])
 
 
+async def find_removal_detail(conn: Conn, meter_id: int, code: str, removed_at: datetime) -> dict[str, Any]:
+    """What a meter's event of its removal tells; empty where there is none."""
+    cursor = await conn.execute(
+        "SELECT detail FROM meter_gateway.v_meter_event WHERE meter_id = %s AND code = %s AND occurred_at = %s",
+        (meter_id, code, removed_at),
+    )
+    row = await cursor.fetchone()
+    return {} if row is None else dict(row[0])
+
+
 async def lock_removal_key(conn: Conn, key: str) -> None:
     """Let nobody else take a meter down under this key until the transaction ends."""
     await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('removal:' || %s, 0))", (key,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -40,8 +41,9 @@ ON_ITS_WAY: Final = timedelta(days=45)
 FRESH: Final = timedelta(minutes=15)
 MAX_VALUE: Final = 10**14
 REMOVED: Final = "raseed.removed"
-# Why a credit is held for the office: the display is said to show more than the meter can hold.
+# Why a credit is held for the office: the display is said to show more than the meter can hold, or less than it must.
 ABOVE_TOLD: Final = "above_told"
+BELOW_TOLD: Final = "below_told"
 _PLATFORM: Final = "platform"
 
 Conn = psycopg.AsyncConnection[Any]
@@ -53,29 +55,36 @@ class FinalReading:
     """What the meter showed at the end, in Wh or mL; `source` meter (its own word) or display (a person read it).
 
     `silent` is what a person says of tokens that a meter without its link has not reported back: taken (the display
-    shows them included) or not_taken; None while nobody has said anything.
+    shows them included) or not_taken; None while nobody has said anything. `shown` are the ids of the tokens that this
+    person was shown and speaks of; None where the caller has just listed them itself.
     """
 
     counter: int
     credit: int
     source: Literal["meter", "display"]
     silent: Word | None = None
+    shown: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A meter that may be taken down: its reading as it will be kept, and the tenths that go on from it.
 
-    `silent` are the tokens that `final.silent` speaks of. `is_held`: the office decides first. `bound_tenths` was
-    meant for this meter and waits at the place again.
+    `silent` are the tokens that `final.silent` speaks of. `held_for` is why the office decides first, mostly empty.
+    `bound_tenths` was meant for this meter and waits at the place again.
     """
 
     hanging: Hanging
     final: FinalReading
     silent: tuple[SilentToken, ...]
     units_tenths: int
-    is_held: bool
+    held_for: str
     bound_tenths: int
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the office decides first."""
+        return bool(self.held_for)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,7 @@ class Removal:
     hanging: Hanging
     carry: CreditCarry
     price: Price | None = None
+    is_repeat: bool = False
 
 
 async def read_final(conn: Conn, meter_id: int, *, now: datetime) -> FinalReading | None:
@@ -101,12 +111,21 @@ async def read_final(conn: Conn, meter_id: int, *, now: datetime) -> FinalReadin
     return FinalReading(hanging.counter, hanging.credit, "meter")
 
 
+async def list_asked(conn: Conn, meter_id: int, *, now: datetime) -> list[SilentToken]:
+    """Tokens of which a person says what came of them when this meter comes down."""
+    hanging = await removal_store.find_hanging(conn, meter_id)
+    if hanging is None or hanging.link_up:
+        return []
+    return await token_word_store.list_silent(conn, meter_id, now - ON_ITS_WAY)
+
+
 async def check_removal(conn: Conn, *, meter_id: int, final: FinalReading, now: datetime) -> Checked:
     """What taking a meter down with this reading will do.
 
     Raises InstallRefused: not_installed, sale_open, credit_on_its_way (a token that it has not reported back),
-    token_word_needed (the same, of a meter whose link is down: a person says what came of it), reading_changed (not
-    the meter's own word any more), reading_impossible, reading_below_last.
+    token_word_needed (the same, of a meter whose link is down: a person says what came of it), reading_missing (who
+    says it has read the display), reading_changed (not the meter's own word any more, or other tokens than were
+    shown), reading_impossible, reading_below_last.
     """
     has_identity = await identity_store.find_identity(conn, meter_id) is not None
     if has_identity:
@@ -128,22 +147,48 @@ async def check_removal(conn: Conn, *, meter_id: int, final: FinalReading, now: 
         raise InstallRefused("credit_on_its_way")
     if silent and final.silent is None:
         raise InstallRefused("token_word_needed")
+    final = _of_shown(final, silent)
     lost = sum(token.units_tenths for token in silent) if final.silent == "not_taken" else 0
     bound = await credit_carry_store.list_bound_to(conn, meter_id)
+    held_for, credit = "", final.credit
+    least = _least_credit(hanging, final)
+    if final.source == "display" and credit > await _most_credit(conn, hanging, lost, now):
+        held_for = ABOVE_TOLD
+    elif least is not None and credit < least - DISPLAY_STEP[hanging.commodity]:
+        # What waits for the office is what the meter told: a slip of the pen takes nothing from the customer.
+        held_for, credit = BELOW_TOLD, least
     return Checked(
         hanging,
         final,
         tuple(silent),
-        units_of(final.credit + lost * BASE_UNITS_PER_TENTH[hanging.commodity], hanging.commodity),
-        final.source == "display" and final.credit > await _most_credit(conn, hanging, lost, now),
+        units_of(credit + lost * BASE_UNITS_PER_TENTH[hanging.commodity], hanging.commodity),
+        held_for,
         sum(carry.units_tenths for carry in bound),
     )
 
 
+def _of_shown(final: FinalReading, silent: Sequence[SilentToken]) -> FinalReading:
+    """The reading with the tokens that its word speaks of: those that were shown, and a display that was read.
+
+    The meter's own last word may be older than a token, so it says nothing of what the display includes.
+    """
+    now_silent = tuple(token.id for token in silent)
+    if silent and final.source == "meter":
+        raise InstallRefused("reading_missing")
+    if final.shown is not None and final.shown != now_silent:
+        raise InstallRefused("reading_changed")
+    return replace(final, shown=now_silent)
+
+
 def check_settle(checked: Checked, settle: Settle) -> None:
-    """Refuse money for credit that the office has yet to look at. Raises InstallRefused (credit_above_told)."""
-    if checked.is_held and settle == "money":
+    """Refuse money for credit that the office has yet to look at.
+
+    Raises InstallRefused (credit_above_told, credit_below_told).
+    """
+    if settle == "money" and checked.held_for == ABOVE_TOLD:
         raise InstallRefused("credit_above_told")
+    if settle == "money" and checked.is_held:
+        raise InstallRefused("credit_below_told")
 
 
 async def _confirmed(conn: Conn, hanging: Hanging, final: FinalReading, now: datetime) -> FinalReading:
@@ -153,7 +198,7 @@ async def _confirmed(conn: Conn, hanging: Hanging, final: FinalReading, now: dat
     told = await read_final(conn, hanging.meter_id, now=now)
     if told is None or not _is_near(told, final.counter, final.credit, hanging.commodity):
         raise InstallRefused("reading_changed")
-    return replace(told, silent=final.silent)
+    return replace(told, silent=final.silent, shown=final.shown)
 
 
 def _is_near(final: FinalReading, counter: int, credit: int, commodity: str) -> bool:
@@ -171,6 +216,18 @@ async def _most_credit(conn: Conn, hanging: Hanging, lost_tenths: int, now: date
     return told + units + DISPLAY_STEP[hanging.commodity]
 
 
+def _least_credit(hanging: Hanging, final: FinalReading) -> int | None:
+    """What a display must show by the meter's last word at this place and what it counted since; Wh or mL.
+
+    None where it has told nothing here.
+    """
+    if final.source != "display" or hanging.credit is None or hanging.counter is None:
+        return None
+    if hanging.state_at is None or hanging.state_at < hanging.installed_at:
+        return None
+    return hanging.credit - max(0, final.counter - hanging.counter)
+
+
 async def remove(
     conn: Conn,
     *,
@@ -185,24 +242,23 @@ async def remove(
     """Take a meter down in the caller's transaction; a repeat of `key` changes nothing.
 
     Who may have `settle` "money" the caller decides: it is the office's. Raises InstallRefused (those of
-    check_removal; key_used; credit_above_told, no_customer, no_tariff to settle money with).
+    check_removal; key_used; credit_above_told, credit_below_told, no_customer, no_tariff to settle money with).
     """
-    carry_key = f"removal:{key}"
     await removal_store.lock_removal_key(conn, key)
-    there = await credit_carry_store.find_carry_by_key(conn, carry_key)
+    there = await find_order(conn, key)
     if there is not None:
-        return await _repeated(conn, there, meter_id, final)
+        return await _repeated(conn, there, meter_id, final, settle)
     checked = await check_removal(conn, meter_id=meter_id, final=final, now=now)
     check_settle(checked, settle)
     hanging = checked.hanging
-    await _note_reading(conn, checked, actor=actor, note=note, now=now)
+    await _note_reading(conn, checked, settle, actor=actor, note=note, now=now)
     # A removal never lies before what it ends.
     try:
         installation = await meter_store.remove_meter(conn, meter_id=meter_id, removed_at=now)
     except InvalidMeter:
         raise InstallRefused("not_installed") from None
     carry = await _keep_credit(
-        conn, checked, key=carry_key, installation_id=installation.id, actor=actor, note=note, now=now
+        conn, checked, key=_carry_key(key), installation_id=installation.id, actor=actor, note=note, now=now
     )
     price = (
         await settle_carry(conn, carry, tariff_code=hanging.tariff_code, now=now)
@@ -210,6 +266,15 @@ async def remove(
         else None
     )
     return Removal(hanging, await credit_carry_store.get_carry(conn, carry.id), price)
+
+
+def _carry_key(key: str) -> str:
+    return f"removal:{key}"
+
+
+async def find_order(conn: Conn, key: str) -> CreditCarry | None:
+    """The removal that was done under this key."""
+    return await credit_carry_store.find_carry_by_key(conn, _carry_key(key))
 
 
 async def _keep_credit(
@@ -241,7 +306,7 @@ async def _keep_credit(
             credit=final.credit,
             source=final.source,
             units_tenths=checked.units_tenths,
-            held_for=ABOVE_TOLD if checked.is_held else "",
+            held_for=checked.held_for,
             taken_by=actor,
             note=note,
             now=now,
@@ -283,6 +348,17 @@ async def settle_carry(
     return price
 
 
+async def is_same_order(
+    conn: Conn, carry: CreditCarry, meter_id: int, final: FinalReading, settle: Settle
+) -> bool:
+    """Whether a repeated order says what was done: reading, word and what becomes of the credit."""
+    if not is_same_reading(carry, meter_id, final):
+        return False
+    told = await removal_store.find_removal_detail(conn, meter_id, REMOVED, carry.taken_at)
+    # Removals of earlier releases did not note `settle`; a word is noted only where there were tokens to speak of.
+    return told.get("settle") in (None, settle) and told.get("silent") in (None, final.silent)
+
+
 def is_same_reading(carry: CreditCarry, meter_id: int, final: FinalReading) -> bool:
     """Whether a repeated order says what was kept; the meter's own word may have moved on by a step meanwhile."""
     if (carry.old_meter_id, carry.source) != (meter_id, final.source):
@@ -292,14 +368,18 @@ def is_same_reading(carry: CreditCarry, meter_id: int, final: FinalReading) -> b
     return (carry.counter, carry.credit) == (final.counter, final.credit)
 
 
-async def _repeated(conn: Conn, carry: CreditCarry, meter_id: int, final: FinalReading) -> Removal:
-    if not is_same_reading(carry, meter_id, final):
+async def _repeated(
+    conn: Conn, carry: CreditCarry, meter_id: int, final: FinalReading, settle: Settle
+) -> Removal:
+    if not await is_same_order(conn, carry, meter_id, final, settle):
         raise InstallRefused("key_used")
     hanging = await removal_store.find_removed(conn, meter_id, carry.usage_point_id)
-    return Removal(hanging, carry)
+    return Removal(hanging, carry, is_repeat=True)
 
 
-async def _note_reading(conn: Conn, checked: Checked, *, actor: str, note: str, now: datetime) -> None:
+async def _note_reading(
+    conn: Conn, checked: Checked, settle: Settle, *, actor: str, note: str, now: datetime
+) -> None:
     hanging, final = checked.hanging, checked.final
     values = (("counter", final.counter), ("credit", final.credit))
     await reading_store.insert_readings(
@@ -310,6 +390,7 @@ async def _note_reading(conn: Conn, checked: Checked, *, actor: str, note: str, 
         "credit": final.credit,
         "source": final.source,
         "silent": final.silent if checked.silent else None,
+        "settle": settle,
         "usage_point": hanging.usage_point,
         "by": actor,
         "note": note,

@@ -25,9 +25,9 @@ Conn = psycopg.AsyncConnection[Any]
 class Plan:
     """What a replacement would do; `units_tenths` go to the new meter, which needs a key of its own first or not.
 
-    `is_held`: they wait for the office first. `bound_tenths` were meant for the old meter and go along.
-    `takes_unit` is the (site, bus, unit) that the new meter takes over from the old one; None where it has its own
-    link already, or none.
+    `held_for` is why they wait for the office first, mostly empty. `bound_tenths` were meant for the old meter and go
+    along. `takes_unit` is the (site, bus, unit) that the new meter takes over from the old one; None where it has its
+    own link already, or none.
     """
 
     old: Hanging
@@ -36,8 +36,13 @@ class Plan:
     units_tenths: int
     needs_key: bool
     takes_unit: tuple[str, str, int] | None
-    is_held: bool = False
+    held_for: str = ""
     bound_tenths: int = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the credit waits for the office first."""
+        return bool(self.held_for)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Replacement:
 
     plan: Plan
     carry: CreditCarry
+    is_repeat: bool = False
 
 
 async def plan_replacement(
@@ -80,7 +86,7 @@ async def plan_replacement(
         checked.units_tenths,
         identity.issuing.kt in STOCK_KEYS,
         takes,
-        checked.is_held,
+        checked.held_for,
         checked.bound_tenths,
     )
 
@@ -101,7 +107,7 @@ async def replace(
     Raises as plan_replacement and install do, and InstallRefused (key_used).
     """
     await removal_store.lock_removal_key(conn, key)
-    there = await credit_carry_store.find_carry_by_key(conn, f"removal:{key}")
+    there = await remove_meter.find_order(conn, key)
     if there is not None:
         return await _repeated(conn, there, old_id, new_id, final)
     plan = await plan_replacement(conn, old_id=old_id, new_id=new_id, final=final, now=now)
@@ -127,11 +133,12 @@ async def _repeated(
 ) -> Replacement:
     hangs = await removal_store.find_hanging(conn, new_id)
     if (
-        not remove_meter.is_same_reading(carry, old_id, final)
+        not await remove_meter.is_same_order(conn, carry, old_id, final, "keep")
         or hangs is None
         or hangs.usage_point_id != carry.usage_point_id
     ):
         raise InstallRefused("key_used")
     old = await removal_store.find_removed(conn, old_id, carry.usage_point_id)
     new = await meter_store.get_meter(conn, new_id)
-    return Replacement(Plan(old, new, final, carry.units_tenths, needs_key=False, takes_unit=None), carry)
+    plan = Plan(old, new, final, carry.units_tenths, needs_key=False, takes_unit=None)
+    return Replacement(plan, carry, is_repeat=True)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import psycopg
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
-from billing import token_word_store
 from billing.token_word_store import Word
 from portal.access import NotAllowed, Viewer, require
 from portal.contact_centre import desk_store
 from portal.contact_centre.desk_store import DeskMeter
-from portal.field import field_store, removal_store, remove_meter, replace_meter
+from portal.field import field_store, remove_meter, replace_meter
 from portal.field.checklist import parse_display
 from portal.field.install import InstallRefused, check_number
 from portal.field.remove_meter import FinalReading
@@ -35,6 +34,8 @@ FormKey = Annotated[str, Form(min_length=8, max_length=64)]
 Settle = Annotated[str, Form(pattern="^(keep|money)$")]
 Source = Annotated[str, Form(pattern="^(meter|display)$")]
 Silent = Annotated[str, Form(pattern="^(taken|not_taken)?$")]
+# The ids of the tokens that were shown: a word is said of these and no others.
+Tokens = Annotated[str, Form(pattern="^([0-9]{1,18}(,[0-9]{1,18})*)?$", max_length=2_000)]
 # Credit becomes money by whoever signs for engineering tokens: the office.
 OFFICE: Final = "desk.engineering"
 
@@ -50,6 +51,9 @@ CHANGE_WORDS: Final = {
     "reading_changed": msg("The meter has told another reading meanwhile, or none lately. Look again."),
     "credit_above_told": msg(
         "The meter cannot hold so much credit by what it told and what was bought. Let it wait: the office decides."
+    ),
+    "credit_below_told": msg(
+        "The display shows less than the meter told and used since. Let the credit wait: the office decides."
     ),
     "reading_impossible": msg("No meter shows this number. Enter it again."),
     "reading_below_last": msg("The counter is below what the meter told before. Read the display again."),
@@ -92,22 +96,29 @@ def _word(silent: str) -> Word | None:
     return "taken" if silent == "taken" else "not_taken" if silent == "not_taken" else None
 
 
-async def _final(conn: Conn, meter: DeskMeter, counter: str, credit: str, silent: str) -> FinalReading:
+def _ids(tokens: str) -> tuple[int, ...]:
+    return tuple(int(token) for token in tokens.split(",") if token)
+
+
+async def _final(
+    conn: Conn, meter: DeskMeter, counter: str, credit: str, *, silent: str, tokens: str
+) -> FinalReading:
     """The typed reading, or with nothing typed the meter's own last word. Raises InstallRefused."""
     if counter.strip() or credit.strip():
         typed = read_typed(counter, credit, meter.commodity)
         if typed is None:
             raise InstallRefused("reading_missing")
-        return dataclasses.replace(typed, silent=_word(silent))
+        return dataclasses.replace(typed, silent=_word(silent), shown=_ids(tokens))
     told = await remove_meter.read_final(conn, meter.meter_id, now=datetime.now(UTC))
     if told is None:
         raise InstallRefused("reading_missing")
-    return dataclasses.replace(told, silent=_word(silent))
+    return dataclasses.replace(told, silent=_word(silent), shown=_ids(tokens))
 
 
-def _shown(counter: int, credit: int, source: str, silent: str) -> FinalReading:
+def _shown(counter: int, credit: int, source: str, silent: str, tokens: str) -> FinalReading:
     """What the preview showed; the meter's own word is read anew (remove_meter.check_removal)."""
-    return FinalReading(counter, credit, "meter" if source == "meter" else "display", _word(silent))
+    told_by: Literal["meter", "display"] = "meter" if source == "meter" else "display"
+    return FinalReading(counter, credit, told_by, _word(silent), _ids(tokens))
 
 
 def _check_settle(viewer: Viewer, settle: str) -> None:
@@ -168,8 +179,7 @@ async def _change_form(
         meter = await get_meter(conn, drn)
         now = datetime.now(UTC)
         told = await remove_meter.read_final(conn, meter.meter_id, now=now)
-        hanging = await removal_store.find_hanging(conn, meter.meter_id)
-        silent = await token_word_store.list_silent(conn, meter.meter_id, now - remove_meter.ON_ITS_WAY)
+        silent = await remove_meter.list_asked(conn, meter.meter_id, now=now)
         spares = [
             spare for spare in await field_store.list_spare_meters(conn) if spare.commodity == meter.commodity
         ]
@@ -182,7 +192,7 @@ async def _change_form(
         own_path=f"/field/meters/{drn}/{'replace' if 'replace' in template else 'remove'}",
         meter=meter,
         told=told,
-        silent=silent if hanging is not None and not hanging.link_up else [],
+        silent=silent,
         spares=spares,
         may_settle=viewer.may(OFFICE),
         error=change_words(error, language_of(request)) if error else "",
@@ -207,6 +217,7 @@ async def replace_preview(
     counter: Short = "",
     credit: Short = "",
     silent: Silent = "",
+    tokens: Tokens = "",
     note: Note = "",
 ) -> Response:
     """Say what replacing will do, with credit and key; nothing is done yet."""
@@ -214,7 +225,7 @@ async def replace_preview(
         async with runtime_of(request).pool.connection() as conn:
             meter = await get_meter(conn, drn)
             successor = await _new_meter(conn, new)
-            final = await _final(conn, meter, counter, credit, silent)
+            final = await _final(conn, meter, counter, credit, silent=silent, tokens=tokens)
             plan = await replace_meter.plan_replacement(
                 conn,
                 old_id=meter.meter_id,
@@ -223,7 +234,8 @@ async def replace_preview(
                 now=datetime.now(UTC),
             )
     except InstallRefused as refused:
-        typed = {"new": new, "counter": counter, "credit": credit, "note": note, "silent": silent}
+        said = "" if refused.reason == "reading_changed" else silent  # it was said of other tokens
+        typed = {"new": new, "counter": counter, "credit": credit, "note": note, "silent": said}
         return await _change_form(
             request, viewer, "field/replace.html", drn, error=refused.reason, typed=typed
         )
@@ -251,11 +263,12 @@ async def replace_now(
     source: Source,
     form_key: FormKey,
     silent: Silent = "",
+    tokens: Tokens = "",
     note: Note = "",
 ) -> Response:
     """Replace the meter as it was shown, and lead to the new one's checklist."""
     language = language_of(request)
-    final = _shown(counter_base, credit_base, source, silent)
+    final = _shown(counter_base, credit_base, source, silent, tokens)
     try:
         async with runtime_of(request).pool.connection() as conn:
             meter = await get_meter(conn, drn)
@@ -285,6 +298,7 @@ async def remove_preview(
     counter: Short = "",
     credit: Short = "",
     silent: Silent = "",
+    tokens: Tokens = "",
     settle: Settle = "keep",
     note: Note = "",
 ) -> Response:
@@ -294,11 +308,12 @@ async def remove_preview(
     try:
         async with runtime_of(request).pool.connection() as conn:
             meter = await get_meter(conn, drn)
-            final = await _final(conn, meter, counter, credit, silent)
+            final = await _final(conn, meter, counter, credit, silent=silent, tokens=tokens)
             checked = await remove_meter.check_removal(conn, meter_id=meter.meter_id, final=final, now=now)
             remove_meter.check_settle(checked, "money" if settle == "money" else "keep")
     except InstallRefused as refused:
-        typed = {"new": "", "counter": counter, "credit": credit, "note": note, "silent": silent}
+        said = "" if refused.reason == "reading_changed" else silent
+        typed = {"new": "", "counter": counter, "credit": credit, "note": note, "silent": said}
         return await _change_form(
             request, viewer, "field/remove.html", drn, error=refused.reason, typed=typed
         )
@@ -325,12 +340,13 @@ async def remove_now(
     source: Source,
     form_key: FormKey,
     silent: Silent = "",
+    tokens: Tokens = "",
     settle: Settle = "keep",
     note: Note = "",
 ) -> Response:
     """Take the meter down as it was shown."""
     _check_settle(viewer, settle)
-    final = _shown(counter_base, credit_base, source, silent)
+    final = _shown(counter_base, credit_base, source, silent, tokens)
     try:
         async with runtime_of(request).pool.connection() as conn:
             meter = await get_meter(conn, drn)

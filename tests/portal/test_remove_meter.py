@@ -152,6 +152,25 @@ async def test_a_display_above_that_is_no_money_and_no_token_until_the_office_be
             await pass_credit.release_held(conn, made.carry.id, NOW)
 
 
+@pytest.mark.parametrize(
+    ("credit", "state", "tenths"), [(89_000, CarryState.WAITING, 890), (0, CarryState.HELD, 900)]
+)
+async def test_a_display_below_what_was_told_and_used_waits_for_the_office(pool, old, credit, state, tenths):
+    low = FinalReading(1_010_000, credit, "display")  # it told 100 kWh of credit and counted 10 since
+    if state is CarryState.HELD:
+        with pytest.raises(InstallRefused, match="credit_below_told"):
+            await take_down(pool, old.meter_id, low, settle="money")
+    gone = await take_down(pool, old.meter_id, low)
+    assert (gone.carry.state, gone.carry.units_tenths) == (state, tenths)
+    assert gone.carry.credit == credit, "what was read stays as it was read"
+
+
+async def test_what_a_meter_told_at_its_last_place_says_nothing_of_this_one(pool, old):
+    await tell_state(pool, old.meter_id, state_at=NOW - timedelta(days=900))
+    gone = await take_down(pool, old.meter_id, FinalReading(1_010_000, 5_000, "display"))
+    assert gone.carry.state is CarryState.WAITING
+
+
 async def test_what_was_bought_since_the_last_word_may_be_on_the_display(pool, old):
     tenths = await sell_token(pool, old.house)
     async with pool.connection() as conn:
@@ -223,6 +242,24 @@ async def test_with_its_link_down_a_person_says_that_the_token_was_not_taken(poo
     assert await run_wire(pool, old, later) == [], "its command does not go out any more"
     async with pool.connection() as conn:
         assert await token_word_store.list_silent(conn, old.meter_id, NOW - HOUR) == []
+
+
+async def test_a_word_speaks_of_a_display_that_was_read_and_of_the_tokens_that_were_shown(pool, old):
+    tenths = await sell_token(pool, old.house)
+    await tell_state(pool, old.meter_id, credit=5_000, state_at=NOW)
+    later = NOW + timedelta(minutes=5)
+    with pytest.raises(InstallRefused, match="reading_missing"):
+        await take_down(
+            pool, old.meter_id, FinalReading(1_000_000, 5_000, "meter", "taken"), now=later
+        )  # told before the token was typed
+    async with pool.connection() as conn:
+        shown = tuple(token.id for token in await remove_meter.list_asked(conn, old.meter_id, now=later))
+    read = FinalReading(1_000_000, 5_000 + 100 * tenths, "display", "taken")
+    for others in ((), (*shown, shown[-1] + 1)):
+        with pytest.raises(InstallRefused, match="reading_changed"):
+            await take_down(pool, old.meter_id, replace(read, shown=others), now=later)
+    gone = await take_down(pool, old.meter_id, replace(read, shown=shown), now=later)
+    assert gone.carry.units_tenths == 50 + tenths
 
 
 async def test_what_the_display_includes_is_not_added_and_what_it_lacks_is_not_on_it(pool, old):
@@ -328,5 +365,17 @@ async def test_credit_counts_as_cleared_by_the_meters_own_word_only(pool, old):
 async def test_the_same_order_twice_at_once_is_done_once_and_both_hear_so(pool, old):
     first, second = await asyncio.gather(take_down(pool, old.meter_id), take_down(pool, old.meter_id))
     assert first.carry.id == second.carry.id
+    assert sorted((first.is_repeat, second.is_repeat)) == [False, True]
     with pytest.raises(InstallRefused, match="not_installed"):
         await take_down(pool, old.meter_id, key="gone-other", now=NOW + HOUR)
+
+
+async def test_the_same_key_with_another_word_or_end_is_another_order(pool, old):
+    await sell_token(pool, old.house)
+    said = replace(FINAL, silent="taken")
+    gone = await take_down(pool, old.meter_id, said, now=NOW + HOUR)
+    for final, end in ((replace(FINAL, silent="not_taken"), "keep"), (said, "money")):
+        with pytest.raises(InstallRefused, match="key_used"):
+            await take_down(pool, old.meter_id, final, settle=end, now=NOW + 2 * HOUR)
+    again = await take_down(pool, old.meter_id, said, now=NOW + 2 * HOUR)
+    assert (again.carry.id, again.is_repeat) == (gone.carry.id, True)

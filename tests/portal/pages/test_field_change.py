@@ -232,12 +232,18 @@ async def test_at_a_silent_meter_the_page_asks_what_came_of_its_last_token(engin
     place = f"/field/meters/{town.drns['a1']}/remove"
     asked = await engineer.post(f"{place}/preview")
     assert asked.status_code == 422 and 'name="silent"' in asked.text and "Say whether" in asked.text
-    preview = await engineer.post(f"{place}/preview", {"silent": "not_taken"})
+    assert "Leave the fields empty" not in asked.text, "its own word may be older than the token"
+    said = {"silent": "not_taken", "tokens": hidden(asked, "tokens")}
+    unread = await engineer.post(f"{place}/preview", said)
+    assert unread.status_code == 422 and "as the display shows them" in unread.text
+    preview = await engineer.post(f"{place}/preview", {"counter": "9000", "credit": "4.25", **said})
     form = {
         name: hidden(preview, name)
-        for name in ("form_key", "counter_base", "credit_base", "source", "settle", "silent")
+        for name in ("form_key", "counter_base", "credit_base", "source", "settle", "silent", "tokens")
     }
     assert form["silent"] == "not_taken" and "24.3" in preview.text
+    changed = await engineer.post(place, form | {"tokens": f"{form['tokens']},{10**9}"})
+    assert changed.status_code == 422 and not await taken_down(conn, meter)
     await engineer.post(place, form)
     assert await taken_down(conn, meter)
     cur = await conn.execute("SELECT word, said_by FROM billing.v_token_word")
