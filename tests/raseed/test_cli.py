@@ -1,5 +1,8 @@
 """The command line as a newcomer meets it: help for all, a missing setting named, a demo kept to this machine."""
 
+import subprocess
+import sys
+
 import pytest
 
 from raseed import cli, roles
@@ -119,3 +122,16 @@ def test_each_of_several_headends_has_its_own_name(words, env, name, monkeypatch
     monkeypatch.setenv("RASEED_HEADEND_NAME", env)
     assert cli.main(["headend", *words]) == 0
     assert called["name"] == name
+
+
+@pytest.mark.parametrize("role", sorted(cli.ROLES))
+def test_a_role_carries_no_tool_of_a_person(role):
+    """What runs for months, and must start quickly after a kill, does not load what only people use."""
+    code = (
+        "import sys\nfrom raseed import cli\ntry: cli.main([sys.argv[1], '--help'])\n"
+        "except SystemExit: pass\nprint(*sys.modules, sep=' ')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, role], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "raseed.cli" in loaded
+    assert not {"psycopg", "pymodbus", "raseed.field_tool", "raseed.keys_tool"} & set(loaded)
