@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from billing.errors import NotFound
 from billing.identity_store import KeyFields
 from billing.key_change import ChangeState, SetAnswer, Typed
+from billing.token_word_store import REPORTED
 
 MAX_TYPED = 100  # what a busy keypad takes in the days of a change
 
@@ -292,10 +293,11 @@ async def has_unused_credit(conn: psycopg.AsyncConnection, meter_id: int, since:
         "  LEFT JOIN billing.vend v ON v.id = t.vend_id"
         " WHERE t.meter_id = %(meter)s AND t.purpose = 'credit' AND t.issued_at >= %(since)s AND m.link <> 'keypad'"
         "   AND coalesce(v.state, 'VENDED') = 'VENDED'"
-        "   AND NOT EXISTS (SELECT FROM meter_gateway.v_meter_event e WHERE e.meter_id = t.meter_id"
-        "     AND e.code = 'raseed.token' AND e.detail ->> 'tid' = t.tid::text AND e.recorded_at >= t.issued_at)"
-        "   AND NOT EXISTS (SELECT FROM meter_gateway.v_meter_command c WHERE c.meter_id = t.meter_id"
-        "     AND c.result ->> 'tid' = t.tid::text AND c.created_at >= t.issued_at))",
+        # Taken by a person's word, or its units went on as money or in a token: nothing of it can be lost any more.
+        "   AND NOT EXISTS (SELECT FROM billing.token_word w WHERE w.token_id = t.id AND (w.word = 'taken'"
+        "     OR EXISTS (SELECT FROM billing.credit_carry c WHERE c.old_meter_id = t.meter_id"
+        "       AND c.taken_at = w.said_at AND c.state IN ('RESERVED', 'DONE', 'REFUSED', 'SETTLED', 'EMPTY'))))"
+        f"  AND NOT {REPORTED})",
         {"meter": meter_id, "since": since},
     )
     row = await cursor.fetchone()

@@ -10,6 +10,8 @@ from typing import Final, Literal
 import psycopg
 from psycopg.rows import class_row
 
+from token_engine.encode import CLEAR_ALL_REGISTERS
+
 # The display of a meter that never spoke is believed up to what was bought in this time.
 SILENT_WINDOW: Final = timedelta(days=180)
 Word = Literal["taken", "not_taken"]
@@ -18,42 +20,51 @@ Clearing = Literal["none", "taken", "not_taken", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class SilentToken:
-    """A credit token that its meter has not reported back; tenths of a unit."""
+    """A credit token that its meter has not reported back; tenths of a unit.
+
+    `is_held`: it waits for the meter's new key and is sent then.
+    """
 
     id: int
     units_tenths: int
     digits: str
     issued_at: datetime
+    is_held: bool
 
     def __repr__(self) -> str:
         """Without the digits."""
         return f"<SilentToken {self.id}>"
 
 
-# A meter names a TID only when it could read the token, whatever it thought of it then.
-_REPORTED = """
+# A meter names a TID only when it could read the token. Of one that it was too full for it keeps nothing: that one
+# stays valid (sts.md 9), as if nothing had been said.
+REPORTED: Final = """
     (EXISTS (SELECT FROM meter_gateway.v_meter_event e WHERE e.meter_id = t.meter_id AND e.code = 'raseed.token'
-               AND e.detail ->> 'tid' = t.tid::text AND e.recorded_at >= t.issued_at)
+               AND e.detail ->> 'tid' = t.tid::text AND e.recorded_at >= t.issued_at
+               AND upper(coalesce(e.detail ->> 'result', '')) <> 'OVERFLOW_ERROR')
      OR EXISTS (SELECT FROM meter_gateway.v_meter_command c WHERE c.meter_id = t.meter_id
-               AND c.result ->> 'tid' = t.tid::text AND c.created_at >= t.issued_at))
+               AND c.result ->> 'tid' = t.tid::text AND c.created_at >= t.issued_at
+               AND upper(coalesce(c.result ->> 'result', '')) <> 'OVERFLOW_ERROR'))
 """
 _REPORTED_BY = """
     (EXISTS (SELECT FROM meter_gateway.v_meter_event e WHERE e.meter_id = t.meter_id AND e.code = 'raseed.token'
                AND e.detail ->> 'tid' = t.tid::text AND e.recorded_at >= t.issued_at
+               AND upper(coalesce(e.detail ->> 'result', '')) <> 'OVERFLOW_ERROR'
                AND e.occurred_at <= %(told_at)s)
      OR EXISTS (SELECT FROM meter_gateway.v_meter_command c
                   JOIN meter_gateway.v_meter_command_step s ON s.command_id = c.id AND s.state = c.state
                  WHERE c.meter_id = t.meter_id AND c.result ->> 'tid' = t.tid::text AND c.created_at >= t.issued_at
+                   AND upper(coalesce(c.result ->> 'result', '')) <> 'OVERFLOW_ERROR'
                    AND s.occurred_at <= %(told_at)s))
 """
-# The meter's own yes; a word of it that it refused the token is none.
+# The meter's own yes: it took the token, or had it already when it came again.
 _ACCEPTED = """
     (EXISTS (SELECT FROM meter_gateway.v_meter_event e WHERE e.meter_id = t.meter_id AND e.code = 'raseed.token'
                AND e.detail ->> 'tid' = t.tid::text AND e.recorded_at >= t.issued_at
-               AND upper(e.detail ->> 'result') = 'ACCEPT')
-     OR EXISTS (SELECT FROM meter_gateway.v_meter_command c WHERE c.meter_id = t.meter_id AND c.state = 'VERIFIED'
+               AND upper(e.detail ->> 'result') IN ('ACCEPT', 'USED_ERROR'))
+     OR EXISTS (SELECT FROM meter_gateway.v_meter_command c WHERE c.meter_id = t.meter_id
                AND c.result ->> 'tid' = t.tid::text AND c.created_at >= t.issued_at
-               AND upper(c.result ->> 'result') = 'ACCEPT'))
+               AND (c.state, upper(c.result ->> 'result')) IN (('VERIFIED', 'ACCEPT'), ('REJECTED', 'USED_ERROR'))))
 """
 
 
@@ -61,12 +72,13 @@ async def list_silent(conn: psycopg.AsyncConnection, meter_id: int, since: datet
     """Credit sold since then to a meter with a link, of which neither the meter nor a person has said anything."""
     cursor = conn.cursor(row_factory=class_row(SilentToken))
     await cursor.execute(
-        "SELECT t.id, t.units_tenths, t.digits, t.issued_at FROM billing.token t"  # noqa: S608 - constants of ours
+        "SELECT t.id, t.units_tenths, t.digits, t.issued_at, EXISTS (SELECT FROM billing.held_token h"  # noqa: S608 - ours
+        "   WHERE h.token_id = t.id AND h.state = 'HELD') AS is_held FROM billing.token t"
         "  JOIN meter_gateway.v_meter m ON m.meter_id = t.meter_id LEFT JOIN billing.vend v ON v.id = t.vend_id"
         " WHERE t.meter_id = %(meter)s AND t.purpose = 'credit' AND t.issued_at >= %(since)s"
         "   AND m.link <> 'keypad' AND coalesce(v.state, 'VENDED') = 'VENDED'"
         "   AND NOT EXISTS (SELECT FROM billing.token_word w WHERE w.token_id = t.id)"
-        f"  AND NOT {_REPORTED} ORDER BY t.id",
+        f"  AND NOT {REPORTED} ORDER BY t.id",
         {"meter": meter_id, "since": since},
     )
     return await cursor.fetchall()
@@ -100,16 +112,26 @@ async def insert_word(
     return cursor.rowcount == 1
 
 
+# A clear-credit token that is for the register which this meter's credit is in: 0 for kWh, 1 for m3, or all.
+_CLEARING = """
+    FROM billing.token t JOIN meter_gateway.v_meter m ON m.meter_id = t.meter_id
+    JOIN billing.engineering_request r ON t.request_id = 'engineering:' || r.id
+    LEFT JOIN billing.token_word w ON w.token_id = t.id
+   WHERE t.meter_id = %(meter)s AND t.class = 2 AND t.subclass = 1
+     AND r.value IN (CASE m.commodity WHEN 'water' THEN 1 ELSE 0 END, %(all)s)
+"""
+
+
 async def find_clearing(conn: psycopg.AsyncConnection, meter_id: int, since: datetime) -> Clearing:
     """Whether a clear-credit token (class 2/1) made since then took a meter's credit away.
 
-    taken: the meter said so, or a person did. unknown: it was made, and nobody has said what came of it.
+    What the meter said of a token stands above what a person did. unknown: one was made, and nobody has said what came
+    of it. A token for a register that holds no credit of this meter clears nothing.
     """
     cursor = await conn.execute(
-        f"SELECT coalesce(w.word, CASE WHEN {_ACCEPTED} THEN 'taken' ELSE 'unknown' END)"  # noqa: S608 - ours
-        "  FROM billing.token t LEFT JOIN billing.token_word w ON w.token_id = t.id"
-        " WHERE t.meter_id = %(meter)s AND t.class = 2 AND t.subclass = 1 AND t.issued_at >= %(since)s",
-        {"meter": meter_id, "since": since},
+        f"SELECT CASE WHEN {_ACCEPTED} THEN 'taken' WHEN {REPORTED} THEN 'not_taken'"
+        f"  ELSE coalesce(w.word, 'unknown') END {_CLEARING} AND t.issued_at >= %(since)s",
+        {"meter": meter_id, "since": since, "all": CLEAR_ALL_REGISTERS},
     )
     return _strongest([str(row[0]) for row in await cursor.fetchall()])
 
@@ -123,9 +145,10 @@ def _strongest(words: Sequence[str]) -> Clearing:
 
 
 async def find_newest_clearing(conn: psycopg.AsyncConnection, meter_id: int) -> int | None:
-    """Return the newest clear-credit token of a meter: the one that a person can speak of."""
+    """Return the newest clear-credit token that a person can speak of: neither meter nor person has."""
     cursor = await conn.execute(
-        "SELECT max(id) FROM billing.token WHERE meter_id = %s AND class = 2 AND subclass = 1", (meter_id,)
+        f"SELECT max(t.id) {_CLEARING} AND w.word IS NULL AND NOT {REPORTED}",
+        {"meter": meter_id, "all": CLEAR_ALL_REGISTERS},
     )
     row = await cursor.fetchone()
     return None if row is None or row[0] is None else int(row[0])

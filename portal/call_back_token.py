@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
@@ -14,7 +14,7 @@ from meter_gateway.errors import CommandNotOpen
 
 Conn = psycopg.AsyncConnection[Any]
 # A token's command is among the newest of its meter; an older one has expired.
-_COMMANDS = 200
+COMMANDS: Final = 200
 
 
 async def call_back(
@@ -25,7 +25,7 @@ async def call_back(
     A token that waits for its key is settled too: nothing sends it when the key is proven after all.
     """
     called = 0
-    for command in await command_store.list_commands_of_meter(conn, meter_id, limit=_COMMANDS):
+    for command in await command_store.list_commands_of_meter(conn, meter_id, limit=COMMANDS):
         if command.kind == "token" and command.argument == digits:
             try:
                 await cancel(conn, command.id, cancelled_by=actor, now=now)

@@ -30,7 +30,10 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     credit.add_argument("--yes", action="store_true", help="do it; without it only says what would happen")
     credit.add_argument("--as", dest="person", metavar="NAME", help="staff name, with --settle or --release")
     credit.set_defaults(run=_credit)
-    cleared = what.add_parser("cleared", help="say whether a meter took its newest clear_credit token")
+    cleared = what.add_parser(
+        "cleared",
+        help="say whether a meter took its newest clear_credit token of which nobody has said anything",
+    )
     cleared.add_argument("drn")
     cleared.add_argument("word", choices=("taken", "not_taken"))
     cleared.set_defaults(run=_cleared)
@@ -110,7 +113,10 @@ def _cleared(options: argparse.Namespace, settings: Settings) -> int:
                 conn, await get_meter_id(conn, options.drn)
             )
             if token_id is None:
-                raise FieldRefused("no clear_credit token was ever made for this meter")
+                raise FieldRefused(
+                    "no clear_credit token of this meter waits for a word: none was made, or the meter itself has"
+                    " said what came of it, or somebody has: the first word stands"
+                )
             is_new = await token_word_store.insert_word(
                 conn, token_id, options.word, said_by=f"staff:{by}", note=options.note[:MAX_NOTE],
                 now=datetime.now(UTC),

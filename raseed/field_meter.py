@@ -75,7 +75,7 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         command.add_argument(
             "--silent",
             choices=("taken", "not_taken"),
-            help="of tokens that a meter without its link has not reported back: on the display, or never in it",
+            help="of tokens that did not arrive and were not reported back: on the display, or never in it",
         )
         command.add_argument(
             "--tokens",

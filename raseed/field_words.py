@@ -31,8 +31,8 @@ _REFUSALS: Final = {
     "meter_or_point_taken": "the meter or the place is taken, or they are of two commodities",
     "not_installed": "this meter hangs nowhere: raseed field install",
     "sale_open": "a sale of the old meter is open: wait until its token is made",
-    "credit_on_its_way": "a token for the old meter has not been reported back: let it arrive, or type it in first",
-    "token_word_needed": "a token for the old meter was not reported back and its link is down: look at its display and"
+    "credit_on_its_way": "a token is on its way to the old meter: let it arrive, or type it in first",
+    "token_word_needed": "a token for the old meter did not arrive and was not reported back: look at its display and"
     " say --silent taken (included there) or --silent not_taken",
     "reading_changed": "the meter has told another reading meanwhile, or none lately: look again",
     "credit_above_told": "the meter cannot hold so much by what it told and what was bought: let the credit wait",

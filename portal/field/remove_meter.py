@@ -24,11 +24,12 @@ from billing.quantity import BASE_UNITS_PER_TENTH
 from billing.tariff import Price, price_units
 from billing.token_word_store import SilentToken, Word
 from billing.vend import list_open_vends
-from meter_gateway import event_store, meter_store, reading_store
+from meter_gateway import command_store, event_store, meter_store, reading_store
+from meter_gateway.command_state import HOLDING, CommandState
 from meter_gateway.errors import InvalidMeter
 from meter_gateway.event_store import NewEvent
 from meter_gateway.reading_store import StoredReading
-from portal.call_back_token import call_back
+from portal.call_back_token import COMMANDS, call_back
 from portal.field import removal_store
 from portal.field.install import InstallRefused
 from portal.field.removal_store import Hanging
@@ -45,6 +46,8 @@ REMOVED: Final = "raseed.removed"
 ABOVE_TOLD: Final = "above_told"
 BELOW_TOLD: Final = "below_told"
 _PLATFORM: Final = "platform"
+# In these states a command may still bring its token to the meter, or have brought it unseen.
+_OPEN: Final = frozenset({*HOLDING, CommandState.UNKNOWN})
 
 Conn = psycopg.AsyncConnection[Any]
 Settle = Literal["keep", "money"]
@@ -114,18 +117,31 @@ async def read_final(conn: Conn, meter_id: int, *, now: datetime) -> FinalReadin
 async def list_asked(conn: Conn, meter_id: int, *, now: datetime) -> list[SilentToken]:
     """Tokens of which a person says what came of them when this meter comes down."""
     hanging = await removal_store.find_hanging(conn, meter_id)
-    if hanging is None or hanging.link_up:
+    if hanging is None:
         return []
-    return await token_word_store.list_silent(conn, meter_id, now - ON_ITS_WAY)
+    silent = await token_word_store.list_silent(conn, meter_id, now - ON_ITS_WAY)
+    return [] if await _can_arrive(conn, hanging, silent) else silent
+
+
+async def _can_arrive(conn: Conn, hanging: Hanging, silent: Sequence[SilentToken]) -> bool:
+    """Whether one of these tokens may still come to its meter by itself: its link is up, and it is on its way."""
+    if not silent or not hanging.link_up:
+        return False
+    open_digits = {
+        command.argument
+        for command in await command_store.list_commands_of_meter(conn, hanging.meter_id, limit=COMMANDS)
+        if command.kind == "token" and command.state in _OPEN
+    }
+    return any(token.is_held or token.digits in open_digits for token in silent)
 
 
 async def check_removal(conn: Conn, *, meter_id: int, final: FinalReading, now: datetime) -> Checked:
     """What taking a meter down with this reading will do.
 
-    Raises InstallRefused: not_installed, sale_open, credit_on_its_way (a token that it has not reported back),
-    token_word_needed (the same, of a meter whose link is down: a person says what came of it), reading_missing (who
-    says it has read the display), reading_changed (not the meter's own word any more, or other tokens than were
-    shown), reading_impossible, reading_below_last.
+    Raises InstallRefused: not_installed, sale_open, credit_on_its_way (a token on its way to it),
+    token_word_needed (one that did not arrive and was not reported back: a person says what came of it),
+    reading_missing (who says it has read the display), reading_changed (not the meter's own word any more, or other
+    tokens than were shown), reading_impossible, reading_below_last.
     """
     has_identity = await identity_store.find_identity(conn, meter_id) is not None
     if has_identity:
@@ -143,7 +159,7 @@ async def check_removal(conn: Conn, *, meter_id: int, final: FinalReading, now: 
     ):
         raise InstallRefused("sale_open")
     silent = await token_word_store.list_silent(conn, meter_id, now - ON_ITS_WAY)
-    if silent and hanging.link_up:
+    if await _can_arrive(conn, hanging, silent):
         raise InstallRefused("credit_on_its_way")
     if silent and final.silent is None:
         raise InstallRefused("token_word_needed")

@@ -46,7 +46,7 @@ CHANGE_WORDS: Final = {
         "The meter has not said that it took its last credit token. Type it first, or read the meter again."
     ),
     "token_word_needed": msg(
-        "The meter is silent and has not said that it took its last credit token. Say whether its display includes it."
+        "The meter has not said that it took its last credit token. Say whether its display includes it."
     ),
     "reading_changed": msg("The meter has told another reading meanwhile, or none lately. Look again."),
     "credit_above_told": msg(

@@ -13,6 +13,7 @@ from billing.vend import make_quote
 from meter_gateway.command import expire_commands
 from meter_gateway.topics import TOKEN, Event
 from portal import change_keys, sale_store, sell
+from portal.field.remove_meter import FinalReading
 from portal.sale import Outcome
 from tests.billing.world import Clock, make_tariffs
 from tests.portal.key_world import (
@@ -30,6 +31,7 @@ from tests.portal.key_world import (
     type_in,
 )
 from tests.portal.sales import all_rows, buy, event_of, one, settle
+from tests.portal.swap_world import take_down
 from token_engine.errors import VaultTimeout
 
 VAULT = rich_vault()
@@ -352,6 +354,28 @@ async def test_no_change_begins_while_sold_credit_lies_in_a_drawer(pool, wired):
     assert await issue(pool, change, clock) is ChangeState.PLANNED
     assert await type_in(pool, wired, await credit_digits(pool), clock()) == "ACCEPT"
     assert await issue(pool, change, clock) is ChangeState.ISSUED
+
+
+@pytest.mark.parametrize(
+    ("word", "end", "state"),
+    [
+        ("taken", "keep", ChangeState.ISSUED),
+        ("not_taken", "money", ChangeState.ISSUED),
+        (
+            "not_taken",
+            "keep",
+            ChangeState.PLANNED,
+        ),  # it waits: the meter may come back and take the token yet
+    ],
+)
+async def test_a_word_about_its_tokens_lets_a_change_begin(pool, wired, word, end, state):
+    clock = Clock()
+    await sell_to(pool, wired, clock)
+    clock.forward(hours=25)
+    final = FinalReading(1_000_000, 1_000, "display", word)
+    await take_down(pool, wired.meter_id, final, settle=end, now=clock())
+    change = await plan_change(pool, wired, {"krn": 2})
+    assert await issue(pool, change, clock) is state
 
 
 async def test_credit_that_nobody_enters_does_not_hold_up_a_recode_for_ever(pool, wired):

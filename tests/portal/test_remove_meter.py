@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from billing import credit_carry_store, identity_store, token_store, token_word_store
+from billing import credit_carry_store, identity_store, key_change_store, token_store, token_word_store
 from billing.credit_carry import CarryState
 from billing.errors import InvalidVend
 from billing.vend import make_quote
@@ -280,6 +280,39 @@ async def test_with_its_link_up_the_token_can_still_arrive(pool, old):
         await take_down(pool, old.meter_id, replace(FINAL, silent="not_taken"), now=NOW + HOUR)
 
 
+@pytest.mark.parametrize("state", ["EXPIRED", "REJECTED"])
+async def test_a_token_that_failed_for_good_keeps_no_meter_on_the_wall(pool, old, state):
+    tenths = await sell_token(pool, old.house)
+    await tell_state(pool, old.meter_id, link_up=True)
+    async with pool.connection() as conn:
+        assert await remove_meter.list_asked(conn, old.meter_id, now=NOW) == [], "it is on its way"
+        await conn.execute("UPDATE meter_gateway.meter_command SET state = %s", (state,))
+        assert len(await remove_meter.list_asked(conn, old.meter_id, now=NOW)) == 1
+    with pytest.raises(InstallRefused, match="token_word_needed"):
+        await take_down(pool, old.meter_id, now=NOW + HOUR)
+    gone = await take_down(pool, old.meter_id, replace(FINAL, silent="not_taken"), now=NOW + HOUR)
+    assert gone.carry.units_tenths == 43 + tenths
+
+
+async def test_a_token_that_the_meter_was_too_full_for_is_not_in_it(pool, old):
+    await sell_token(pool, old.house)
+    for result, silent in (("OVERFLOW_ERROR", 1), ("ACCEPT", 0)):
+        async with pool.connection() as conn:
+            await conn.execute(
+                "INSERT INTO meter_gateway.meter_event (meter_id, edge, code, occurred_at, recorded_at, detail)"
+                " SELECT meter_id, 'm', 'raseed.token', %s, %s, jsonb_build_object('tid', tid, 'result', %s::text)"
+                "   FROM billing.token",
+                (NOW + HOUR, NOW + HOUR, result),
+            )
+            assert len(await token_word_store.list_silent(conn, old.meter_id, NOW - HOUR)) == silent
+            unused = await key_change_store.has_unused_credit(conn, old.meter_id, NOW - HOUR)
+            assert unused is bool(silent), "a change of key would make it worthless"
+            beyond = await token_word_store.get_tenths_beyond(
+                conn, old.meter_id, told_at=NOW + 2 * HOUR, since=NOW - HOUR
+            )
+            assert bool(beyond) is bool(silent)
+
+
 async def test_a_token_that_left_is_not_called_back(pool, old):
     await sell_token(pool, old.house)
     digits = await one(pool, "SELECT digits FROM billing.token")
@@ -294,8 +327,16 @@ async def test_a_token_that_left_is_not_called_back(pool, old):
 # -- a meter that was cleared, or was it --------------------------------------------------------------------
 
 
-async def make_clear_token(pool, meter_id, tid=70_000):
+async def make_clear_token(pool, meter_id, tid=70_000, register=0xFFFF):
     async with pool.connection() as conn:
+        row = await (
+            await conn.execute(
+                "INSERT INTO billing.engineering_request (idempotency_key, meter_id, kind, value, needs_approval, reason,"
+                " requested_by, requested_role, requested_at) VALUES (%s, %s, 'clear_credit', %s, true, 'workshop',"
+                " 'noor', 'supervisor', %s) RETURNING id",
+                (f"clear-{tid}", meter_id, register, NOW),
+            )
+        ).fetchone()
         identity = await identity_store.get_identity(conn, meter_id)
         token = await token_store.insert_service_token(
             conn,
@@ -310,6 +351,7 @@ async def make_clear_token(pool, meter_id, tid=70_000):
             issued_by="noor",
             reason="clear",
             now=NOW + timedelta(minutes=5),
+            request_id=f"engineering:{row[0]}",
         )
     return token.id
 
@@ -341,6 +383,28 @@ async def test_a_meter_back_at_its_place_gets_its_credit_by_token_when_it_was_cl
         assert done is CarryState.DONE
 
 
+async def test_a_clear_token_for_another_register_clears_nothing(pool, old):
+    gone = await take_down(pool, old.meter_id)
+    await make_clear_token(pool, old.meter_id, register=1)  # m3, in an electricity meter
+    async with pool.connection() as conn:
+        assert await token_word_store.find_newest_clearing(conn, old.meter_id) is None
+    await hang(pool, old.meter_id, gone.hanging.usage_point_id, NOW + 2 * HOUR)
+    assert (await carry_of(pool, gone.carry.id)).state is CarryState.RETURNED
+
+
+async def test_of_two_clear_tokens_a_person_can_speak_of_both(pool, old):
+    gone = await take_down(pool, old.meter_id)
+    tokens = [await make_clear_token(pool, old.meter_id, tid) for tid in (70_000, 70_001)]
+    async with pool.connection() as conn:
+        for token_id in reversed(tokens):
+            assert await token_word_store.find_newest_clearing(conn, old.meter_id) == token_id
+            await token_word_store.insert_word(
+                conn, token_id, "not_taken", said_by="workshop", note="", now=NOW + HOUR
+            )
+    await hang(pool, old.meter_id, gone.hanging.usage_point_id, NOW + 2 * HOUR)
+    assert (await carry_of(pool, gone.carry.id)).state is CarryState.RETURNED
+
+
 async def test_credit_counts_as_cleared_by_the_meters_own_word_only(pool, old):
     spare = await make_spare(pool, old, kt=2)
     made = await swap(pool, old, spare)
@@ -357,6 +421,11 @@ async def test_credit_counts_as_cleared_by_the_meters_own_word_only(pool, old):
                 (old.meter_id, NOW + HOUR, NOW + HOUR, result),
             )
             assert (await credit_carry_store.find_left_in(conn, old.meter_id) is not None) is left
+            assert await token_word_store.find_newest_clearing(conn, old.meter_id) is None, "it has spoken"
+        if left:  # a person's word does not stand against the meter's
+            await say(pool, token_id, "taken")
+            async with pool.connection() as conn:
+                assert await credit_carry_store.find_left_in(conn, old.meter_id) is not None
 
 
 # -- two at once --------------------------------------------------------------------------------------------
