@@ -152,8 +152,19 @@ async def reserve(
         except InvalidVend:  # its base date has run out: it needs a key change first
             without_tid.append(meter_id)
             continue
+        # Its identity is locked now: a meter that came down meanwhile has nobody to get units for.
+        if not await _is_agreed(conn, meter_id):
+            continue
         await _insert_grant(conn, run, meter_id, allocated, now)
     return Reserved(tuple(without_tid), meter_ids[-1] if meter_ids else None)
+
+
+async def _is_agreed(conn: psycopg.AsyncConnection, meter_id: int) -> bool:
+    cursor = await conn.execute(
+        "SELECT EXISTS (SELECT FROM billing.v_agreement WHERE meter_id = %s)", (meter_id,)
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 async def _insert_grant(

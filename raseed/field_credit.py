@@ -25,7 +25,7 @@ def add_commands(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--release",
         type=UUID,
         metavar="ID",
-        help="believe this held one: it goes to the meter there (supervisor)",
+        help="believe this held one, or take this waiting one: it goes to the meter there (supervisor)",
     )
     credit.add_argument("--yes", action="store_true", help="do it; without it only says what would happen")
     credit.add_argument("--as", dest="person", metavar="NAME", help="staff name, with --settle or --release")

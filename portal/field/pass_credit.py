@@ -24,6 +24,7 @@ async def bind_waiting(conn: Conn, *, usage_point_id: int, meter_id: int, now: d
     Raises InvalidVend: `clear_unknown` where nobody has said whether it was, `credit_not_cleared` for a meter whose
     credit was given to another and still stands in it.
     """
+    await removal_store.lock_point(conn, usage_point_id)
     customer_id = await removal_store.find_customer_of_point(conn, usage_point_id)
     bound = []
     for carry in await credit_carry_store.list_waiting(
@@ -51,10 +52,14 @@ async def _was_cleared(conn: Conn, carry: CreditCarry) -> bool:
 async def release_held(conn: Conn, carry_id: UUID, now: datetime) -> CreditCarry:
     """The office believes a held credit: it waits at its place, or goes to the meter that hangs there by now.
 
-    Raises NotFound, InvalidVend (`carry_not_waiting`, and as bind_waiting).
+    One that waits already goes to that meter too. Raises NotFound, InvalidVend (`carry_not_waiting`, and as
+    bind_waiting).
     """
+    seen = await credit_carry_store.get_carry(conn, carry_id)
+    await removal_store.lock_point(conn, seen.usage_point_id)  # no meter is hung there while we look for one
     carry = await credit_carry_store.lock_carry(conn, carry_id)
-    await credit_carry_store.mark_released(conn, carry, now)
+    if carry.state is not CarryState.WAITING:
+        await credit_carry_store.mark_released(conn, carry, now)
     meter_id = await removal_store.find_meter_at(conn, carry.usage_point_id)
     if meter_id is not None:
         await bind_waiting(conn, usage_point_id=carry.usage_point_id, meter_id=meter_id, now=now)

@@ -88,6 +88,13 @@ async def find_customer_of_point(conn: Conn, usage_point_id: int) -> int | None:
     return None if row is None else int(row[0])
 
 
+async def lock_point(conn: Conn, usage_point_id: int) -> None:
+    """Let nobody else hang a meter, take one down or release credit at a place until the transaction ends."""
+    await conn.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended('usage-point:' || %s::text, 0))", (usage_point_id,)
+    )
+
+
 async def find_meter_at(conn: Conn, usage_point_id: int) -> int | None:
     """Which meter hangs at a place."""
     cursor = await conn.execute(

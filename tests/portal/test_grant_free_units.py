@@ -9,6 +9,8 @@ from billing import free_units_store, identity_store
 from billing.errors import IdempotencyConflict, InvalidVend
 from billing.key_change import ChangeState
 from portal import change_keys, grant_free_units
+from portal.field import remove_meter
+from portal.field.remove_meter import FinalReading
 from portal.grant_free_units import serve_fleet
 from tests.billing.world import NOW, Clock, make_tariffs
 from tests.portal.key_world import follow, make_wired, plan_change, rich_vault, run_wire
@@ -41,6 +43,24 @@ async def begin(pool, units=500, month=MONTH, commodity="electricity"):
 async def unserved(pool):
     async with pool.connection() as conn:
         return await free_units_store.count_unserved(conn, MONTH, "electricity")
+
+
+async def test_a_meter_that_comes_down_while_its_units_are_reserved_gets_none(pool, town):
+    run, gone = await begin(pool), town[0].meter_id
+    async with pool.connection() as conn:
+        await remove_meter.remove(
+            conn, meter_id=gone, final=FinalReading(1, 0, "display"), settle="keep", key="gone", actor="salma",
+            note="", now=NOW,
+        )  # fmt: skip
+        async with pool.connection() as other:
+            reserving = asyncio.create_task(
+                free_units_store.reserve(other, run, after=0, limit=9, now=NOW), name="reserve"
+            )
+            await asyncio.sleep(0.3)  # it has listed the meter, and waits for its identity
+            await conn.commit()
+            assert (await reserving).last == max(wired.meter_id for wired in town[:4])
+    rows = await all_rows(pool, "SELECT meter_id FROM billing.free_units_grant ORDER BY 1")
+    assert [row[0] for row in rows] == [wired.meter_id for wired in town[1:4]]
 
 
 async def test_a_fleet_is_served_once_and_the_meters_take_it(pool, town, vault):

@@ -10,6 +10,7 @@ from billing import credit_carry_store, identity_store, key_change_store, token_
 from billing.credit_carry import CarryState
 from billing.errors import InvalidVend
 from billing.vend import make_quote
+from meter_gateway import meter_store
 from portal import sell
 from portal.call_back_token import call_back
 from portal.field import carry_credit, pass_credit, removal_store, remove_meter
@@ -448,3 +449,41 @@ async def test_the_same_key_with_another_word_or_end_is_another_order(pool, old)
             await take_down(pool, old.meter_id, final, settle=end, now=NOW + 2 * HOUR)
     again = await take_down(pool, old.meter_id, said, now=NOW + 2 * HOUR)
     assert (again.carry.id, again.is_repeat) == (gone.carry.id, True)
+
+
+async def test_credit_that_is_released_while_a_meter_is_hung_goes_to_that_meter(pool, old):
+    gone = await take_down(pool, old.meter_id, replace(FINAL, credit=1_523_000))
+    spare = await make_spare(pool, old)
+
+    async def release():
+        async with pool.connection() as conn:
+            return await pass_credit.release_held(conn, gone.carry.id, NOW + HOUR)
+
+    async with pool.connection() as conn:
+        await install(
+            conn,
+            meter_id=spare.meter_id,
+            usage_point_id=gone.hanging.usage_point_id,
+            installed_by="salma",
+            note="",
+            now=NOW + HOUR,
+        )
+        releasing = asyncio.create_task(release())
+        await asyncio.sleep(0.3)  # it would have found no meter there by now
+    released = await releasing
+    assert (released.state, released.new_meter_id) == (CarryState.BOUND, spare.meter_id)
+
+
+async def test_credit_that_waits_beside_a_meter_can_be_given_to_it(pool, old):
+    spare = await make_spare(pool, old)
+    gone = await take_down(pool, old.meter_id)
+    async with pool.connection() as conn:  # hung without asking what waits there
+        await meter_store.install_meter(
+            conn,
+            meter_id=spare.meter_id,
+            usage_point_id=gone.hanging.usage_point_id,
+            installed_at=NOW + HOUR,
+            installed_by="salma",
+        )
+        given = await pass_credit.release_held(conn, gone.carry.id, NOW + HOUR)
+    assert (given.state, given.new_meter_id) == (CarryState.BOUND, spare.meter_id)
