@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import time
 
 import httpx
 import psycopg
@@ -48,15 +49,27 @@ async def is_settled(town: CheckTown, purchase: Purchase) -> bool:
 
 
 async def killer(town: CheckTown, dice: random.Random, stop: asyncio.Event) -> list[str]:
-    """Kill one after the other, round and round, until told to stop; who is not up yet is let to come up first."""
-    supervisor, killed = town.demo.supervisor, []
-    while not stop.is_set() or len(killed) < len(VICTIMS):
-        name = VICTIMS[len(killed) % len(VICTIMS)]
+    """Kill one after the other, round and round, until told to stop; who is not up yet is let to come up first.
+
+    Where a process takes long to come back, a purchase takes long too: the next death waits in proportion.
+    """
+    supervisor, killed, slowness = town.demo.supervisor, [], 1.0
+
+    async def is_up(name: str) -> None:
         while not supervisor.is_ready(name):
             await asyncio.sleep(0.05)
-        await asyncio.sleep(dice.uniform(0.2, 1.5))
+
+    while not stop.is_set() or len(killed) < len(VICTIMS):
+        name = VICTIMS[len(killed) % len(VICTIMS)]
+        await is_up(name)
+        await asyncio.sleep(dice.uniform(0.2, 1.5) * slowness)
         supervisor.kill(name, signal.SIGKILL)
         killed.append(name)
+        died_at = time.monotonic()
+        while supervisor.is_ready(name):  # its death is noticed a moment later
+            await asyncio.sleep(0.01)
+        await is_up(name)
+        slowness = max(1.0, time.monotonic() - died_at)
     return killed
 
 
