@@ -289,10 +289,12 @@ class BusWorker:
             self._failed(meter, error)
             meter.command_at = meter.next_at
         else:
-            self._answered(meter)
+            # First of all: the rest may find the disk full, and what is settled must not be carried out again.
             if step.look_s is None:
                 meter.waiting.pop(0)
             meter.command_at = time.monotonic() + (step.look_s or 0.0)
+            if step.is_heard:
+                self._answered(meter)
             if step.values is not None:
                 await self._observe(meter, step.values)  # what it did shows at once
         self._on_stored()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -38,11 +38,13 @@ NO_TIME: Final = "NO_TIME"
 class Step:
     """What a step came to: settled (`look_s` None) or to be looked at again after so many seconds.
 
-    `values` holds the meter's registers as they stood after the command, where they could be read.
+    `values` holds the meter's registers as they stood after the command, where they could be read. `is_heard` is False
+    where the meter was not asked: such a step says nothing about its link.
     """
 
     look_s: float | None = None
     values: Mapping[str, Value] | None = None
+    is_heard: bool = True
 
 
 class Delivery:
@@ -58,14 +60,14 @@ class Delivery:
         Raises ModbusError when the meter cannot be asked; what was begun is found by looking, next time.
         """
         if self.expire(entry):
-            return Step()
+            return Step(is_heard=False)
         if entry.kind == "read_now":
             values = await wire.read(_tellable(wire.profile))
             self._store.mark(entry.id, "VERIFIED", _everything(values), self._now_ms())
             return Step(values=values)
         route = mailbox.route_of(wire.profile, entry.kind)
         if route is None:
-            return self._reject(entry, {"result": "UNSUPPORTED"})
+            return replace(self._reject(entry, {"result": "UNSUPPORTED"}), is_heard=False)
         await wire.confirm()
         settled = await self._settled(wire, entry, route)
         if settled is not None:
@@ -74,7 +76,8 @@ class Delivery:
         if entry.state != "ACCEPTED":
             # It may have been written. A trace says that it ran, and writing the same id again only fetches
             # the stored answer; without a trace, after a while, it never arrived.
-            if self._now_ms() - entry.at_ms < TRACE_MS:
+            # A write from our future is none that was just made: our clock was set back since.
+            if 0 <= self._now_ms() - entry.at_ms < TRACE_MS:
                 return Step(LOOK_AGAIN_S)
             if route == "relay" and entry.state == "WRITTEN":
                 return self._reject(entry, {"result": "REFUSED", "why": "the relay does not follow"})

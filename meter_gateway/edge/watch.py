@@ -27,6 +27,9 @@ CLOCK_MS: Final = 1_767_225_600_000
 # So far the platform's clock may be ahead of ours; an order from further in our future says that ours is wrong.
 AHEAD_MS: Final = 60_000
 UNKNOWN_ANSWER: Final = "UNKNOWN"
+# Registers that change their minds at each poll would fill the outbox: another list of those without meaning is told
+# this long after the last one, and that none is left at once; so two events an hour at most.
+MEANINGLESS_MS: Final = 3_600_000
 # An event names at most so many registers without meaning: words turned round spoil all of a map.
 MOST_NAMED: Final = 10
 
@@ -48,7 +51,8 @@ class Memory:
     is_down: bool = False
     reverse: int | None = None
     is_drifting: bool = False
-    meaningless: tuple[str, ...] = ()
+    meaningless: tuple[str, ...] = ()  # as told last
+    meaningless_ms: int = 0  # when a list that was not empty was told last
 
 
 def is_time_known(now_ms: int, created_ms: int) -> bool:
@@ -87,13 +91,17 @@ def observe_stranger(memory: Memory, drn: str, found: str, now_ms: int) -> tuple
 def observe_meaningless(
     memory: Memory, drn: str, faults: Mapping[str, str], now_ms: int
 ) -> tuple[Memory, list[Record]]:
-    """Tell once which registers hold what the profile does not know (name to reason), and once when that is over."""
+    """Tell once which registers hold what the profile does not know (name to reason), and once when that is over.
+
+    Another list soon after the last one is not told yet: what was told last stands until then.
+    """
     names = tuple(sorted(faults))
-    if names == memory.meaningless:
+    if names == memory.meaningless or (names and 0 <= now_ms - memory.meaningless_ms < MEANINGLESS_MS):
         return memory, []
     told = {name: faults[name][:100] for name in names[:MOST_NAMED]}
     event = Event(drn, topics.NO_MEANING, now_ms, {"active": bool(names), "registers": told})
-    return replace(memory, meaningless=names), [event]
+    told_ms = now_ms if names else memory.meaningless_ms
+    return replace(memory, meaningless=names, meaningless_ms=told_ms), [event]
 
 
 def observe(

@@ -407,3 +407,48 @@ async def test_a_stranger_that_the_disk_did_not_take_is_told_later(tmp_path):
     (key,) = store.list_keys(10)
     assert [one.code for one in store.find_message(key).records] == ["raseed.unknown_meter"]
     store.close()
+
+
+@pytest.mark.parametrize("reason", ["UNSUPPORTED", "EXPIRED"])
+async def test_an_order_that_ends_without_the_wire_says_nothing_of_a_dead_meter(tmp_path, reason):
+    profile = load_profile("eastron-sdm120")  # takes no orders
+    worker, meter, store = watching(tmp_path, profile, Line(profile))
+    for _ in range(3):
+        worker._failed(meter, NoAnswer("silence"))
+    expires_ms = T0 + 60_000 if reason == "UNSUPPORTED" else T0
+    store.accept(Command(5, meter.drn, "relay_open", "", T0 - 1, expires_ms), T0 - 1)
+    worker.submit(store.get_entry(5))
+    await worker._command(meter)
+    entry = store.get_entry(5)
+    assert reason in (entry.state, entry.detail.get("result"))
+    assert (meter.waiting, worker._link.requests.total(), worker.last_answer_at) == ([], 0, None)
+    assert (meter.memory.is_down, meter.session.breaker) == (True, Breaker.OPEN)
+    told = [one for key in store.list_keys(100) for one in store.find_message(key).records]
+    assert [one.code for one in told if isinstance(one, Event)] == ["raseed.link_down"]
+    store.close()
+
+
+async def test_a_settled_order_is_not_carried_out_again_when_the_disk_is_full_behind_it(tmp_path):
+    async with Bus({1: Meter(DRNS[0])}, "tcp") as bus:
+        store = OutboxStore(tmp_path / "g.sqlite")
+        worker = BusWorker(
+            address(bus.port),
+            devices()[:1],
+            store=store,
+            poll_s=2.0,
+            now_ms=lambda: T0,
+            on_stored=lambda: None,
+        )
+        meter = worker.meters[DRNS[0]]
+        meter.memory, meter.session.is_down = replace(meter.memory, is_down=True), True
+        worker.submit(store.accept(Command(5, DRNS[0], "relay_open", "", T0, T0 + 60_000), T0))
+
+        def save(*_told):
+            raise OutboxFull("full")
+
+        store.save = save
+        with pytest.raises(OutboxFull):
+            await worker._command(meter)
+        assert (meter.waiting, store.get_entry(5).state) == ([], "VERIFIED")
+        worker._link.close()
+        store.close()

@@ -109,6 +109,13 @@ async def test_killed_before_the_write_reached_the_meter(bench):
     assert (bench.writes, bench.meter.runs) == (1, [7])
 
 
+async def test_a_clock_that_was_set_back_after_a_write_does_not_hold_the_line(bench):
+    bench.accept()
+    bench.store.mark_writing(7, T0 + 40_000)
+    assert await bench.step() is None
+    assert (bench.writes, bench.meter.runs) == (1, [7])
+
+
 async def test_an_answer_that_another_command_replaced_is_fetched_without_running_twice(bench):
     bench.accept()
     bench.store.mark_writing(7, T0)

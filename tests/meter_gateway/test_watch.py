@@ -4,6 +4,7 @@ import pytest
 
 from meter_gateway.edge.watch import (
     AHEAD_MS,
+    MEANINGLESS_MS,
     REPORT_MS,
     Memory,
     is_doubtful,
@@ -187,7 +188,20 @@ def test_registers_without_meaning_are_told_once_and_once_when_they_have_one_aga
     assert observe_meaningless(memory, DRN, faults | {"b": "another"}, T0 + 1) == (memory, [])
     memory, records = observe_meaningless(memory, DRN, {}, T0 + 2)
     assert records[0].detail == {"active": False, "registers": {}}
-    assert memory == seen()
+    assert memory == replace(seen(), meaningless_ms=T0)
+
+
+def test_registers_that_change_their_minds_at_each_poll_are_told_twice_an_hour_at_most():
+    memory, told = seen(), []
+    for place in range(4 * 3600 // 10):
+        faults = {} if place % 3 == 0 else {f"register_{place % 7}": "?"}
+        memory, records = observe_meaningless(memory, DRN, faults, T0 + 10_000 * place)
+        told += records
+    assert len(told) <= 8
+    at = told[-1].at + MEANINGLESS_MS
+    memory, records = observe_meaningless(memory, DRN, {"another": "?"}, at)
+    assert list(records[0].detail["registers"]) == ["another"]
+    assert observe_meaningless(memory, DRN, {"b": "?"}, at - 1)[1], "a clock set back does not silence it"
 
 
 def test_a_map_all_of_nonsense_is_told_shortly():
