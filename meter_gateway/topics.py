@@ -23,8 +23,9 @@ MAX_RANGES: Final = 200
 # A site has fewer devices than this (eight full buses of 247 units); their list fits into one message.
 MAX_DEVICES: Final = 2000
 
-Edge = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Drn = Annotated[str, Meta(pattern=r"^[0-9]{11}([0-9]{2})?$")]
+# \Z, for Python's $ lets a newline pass behind it.
+Edge = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+Drn = Annotated[str, Meta(pattern=r"^[0-9]{11}([0-9]{2})?\Z")]
 Code = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(max_length=200)]
 Serial = Annotated[int, Meta(ge=0, le=2**62)]

@@ -157,9 +157,14 @@ def _message(name: str, kind: type[Up | Down]) -> dict[str, Any]:
 
 
 def _tidy(schema: Any) -> Any:
-    """Return a schema of msgspec as AsyncAPI writes it: no OpenAPI discriminator, and plain text."""
+    """Return a schema of msgspec as AsyncAPI writes it: no OpenAPI discriminator, plain text, ECMA's patterns."""
     if isinstance(schema, dict):
-        return {key: _tidy(value) for key, value in schema.items() if key != "discriminator"}
+        return {
+            # What Python calls \Z is $ in the dialect of JSON Schema, which knows no \Z.
+            key: value.replace(r"\Z", "$") if key == "pattern" else _tidy(value)
+            for key, value in schema.items()
+            if key != "discriminator"
+        }
     if isinstance(schema, list):
         return [_tidy(value) for value in schema]
     return inspect.cleandoc(schema) if isinstance(schema, str) else schema

@@ -245,9 +245,10 @@ class MqttLink:
 
     def send_all(self, messages: Iterable[tuple[str, bytes]], *, expiry_s: int) -> None:
         """Say (topic, payload) pairs at QoS 0, with one write: for what is said again when it is not heard."""
-        if self._burst is not None:
+        burst = self._burst  # once: the network thread may take it away at any moment
+        if burst is not None:
             packets = [publish_qos0(topic, payload, expiry_s=expiry_s) for topic, payload in messages]
-            self._write(self._burst, b"".join(packets))
+            self._write(burst, b"".join(packets))
 
     @staticmethod
     def _write(burst: BurstSocket, data: bytes) -> None:

@@ -193,3 +193,23 @@ async def test_acks_in_one_write_free_the_broker_of_their_messages(broker):
         ear.link.ack_all([event for event in ear.events if isinstance(event, Incoming)][:150])
     async with Ear(broker) as again:
         await again.heard(*[b"%d" % number for number in range(150, 200)])
+
+
+def test_a_connection_that_goes_while_receipts_are_written_ends_nothing():
+    class Burst:
+        sent = b""
+
+        def send(self, data):
+            self.sent += data
+
+    link, burst = MqttLink("mqtt://127.0.0.1:1", client_id="x", subscriptions=[]), Burst()
+    link._burst = burst
+
+    def while_it_goes():
+        link._burst = None  # as the network thread does
+        yield "t/1", b"last"
+
+    link.send_all(while_it_goes(), expiry_s=10)
+    assert b"last" in burst.sent
+    link.send_all([("t/1", b"later")], expiry_s=10)
+    assert b"later" not in burst.sent

@@ -79,6 +79,10 @@ def test_unknown_fields_of_a_later_version_are_let_pass():
         ("rsd/1/up/site-1/death", b'{"edge":"site-1","boot":-1,"session":1}'),
         ("rsd/1/up/site-1/death", b'{"edge":"site-1","boot":1.5,"session":1}'),
         ("rsd/1/up/si te/death", b"{}"),
+        (
+            "rsd/1/up/a/birth",
+            b'{"edge":"a","kind":"meter","boot":1,"session":1,"sent":1,"meters":[{"drn":"06000000011\\n","profile":"x"}]}',
+        ),
         ("rsd/2/up/site-1/death", b'{"edge":"site-1","boot":1,"session":1}'),
         ("rsd/1/up/site-1/death", b" " * (topics.MAX_MESSAGE_BYTES + 1)),
     ],
