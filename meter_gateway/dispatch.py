@@ -189,7 +189,9 @@ class Dispatch:
         async with self._pool.connection() as conn:
             boots = await edge_store.list_boots(conn, due)
         for edge in due:
-            known, said = boots.get(edge, 0), self._late.get(edge, 0)
+            known, said = boots.get(edge, 0), self._late.get(edge)
+            if said is None:
+                continue  # born above it meanwhile
             if known <= said:
                 self._late.pop(edge, None)
                 continue
@@ -239,9 +241,10 @@ class Dispatch:
             if self._deaf_until == since:  # else the session was lost once more meanwhile
                 self._deaf_until = None
         for edge in list(islice(self._roll, DISPATCH_LIMIT)):
-            del self._roll[edge]
             message = Rebirth("the broker forgot us")
-            self._link.publish(down_topic(edge, Rebirth), encode(message), expiry_s=REBIRTH_EXPIRY_S)
+            if not self._link.publish(down_topic(edge, Rebirth), encode(message), expiry_s=REBIRTH_EXPIRY_S):
+                break  # who was not asked keeps his place
+            del self._roll[edge]
         if now - self._started_at < SILENCE:
             return  # we were deaf ourselves
         async with self._pool.connection() as conn:

@@ -13,11 +13,10 @@ from zlib import adler32
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from meter_gateway import event_store
 from meter_gateway.broker.mqtt_link import Connected, Incoming, MqttLink
 from meter_gateway.event_store import DeadLetter
-from meter_gateway.message_key import make_ranges, message_key
-from meter_gateway.store_batch import Key, Stored, store_batch
+from meter_gateway.message_key import make_ranges
+from meter_gateway.store_batch import Key, Stored, park_message, store_batch
 from meter_gateway.topics import MAX_RANGES, Receipt, down_topic, encode
 from meter_gateway.vitals import IngestCounts
 
@@ -85,21 +84,24 @@ class Ingest:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await places.acquire()
-                batch = await self._next_batch()
-                last = tasks.create_task(self._serve(batch, last))
+                batch, is_session_lost = await self._next_batch()
+                last = tasks.create_task(self._serve(batch, last, is_session_lost=is_session_lost))
                 last.add_done_callback(lambda _: places.release())
 
-    async def _next_batch(self) -> list[Incoming]:
-        batch: list[Incoming] = []
-        while not batch:
+    async def _next_batch(self) -> tuple[list[Incoming], bool]:
+        """Return the messages that came, and whether the broker forgot us in between; one of the two at least."""
+        while True:
             events = await self._link.next_batch(BATCH, LINGER_S)
             batch = [event for event in events if isinstance(event, Incoming)]
-            if any(isinstance(event, Connected) and not event.session_present for event in events):
-                # What edges said meanwhile, their births and deaths too, went to nobody.
-                self._on_session_lost()
-        return batch
+            is_session_lost = any(
+                isinstance(event, Connected) and not event.session_present for event in events
+            )
+            if batch or is_session_lost:
+                return batch, is_session_lost
 
-    async def _serve(self, batch: Sequence[Incoming], before: asyncio.Task[None] | None) -> None:
+    async def _serve(
+        self, batch: Sequence[Incoming], before: asyncio.Task[None] | None, *, is_session_lost: bool
+    ) -> None:
         """Store a batch, then say so: acknowledgements in the order of arrival (MQTT 5, 4.6), and receipts."""
         lanes: list[list[Incoming]] = [[] for _ in range(LANES)]
         for message in batch:
@@ -109,11 +111,16 @@ class Ingest:
         )
         if before is not None:
             await asyncio.wait([before])
-        self._link.ack_all(batch)
-        self._count(len(batch), parts)
-        for stored in parts:
-            self._send_receipts(stored.receipts)
-            self._on_stored(stored)
+        if batch:
+            self._link.ack_all(batch)
+            self._count(len(batch), parts)
+            for stored in parts:
+                self._send_receipts(stored.receipts)
+                self._on_stored(stored)
+        if is_session_lost:
+            # What edges said meanwhile, their births and deaths too, went to nobody. Not before all that they had said
+            # until then is stored: such a birth would be taken for one of the new session.
+            self._on_session_lost()
 
     def _count(self, messages: int, parts: Sequence[Stored]) -> None:
         now_s, counts = self._clock().timestamp(), self.counts
@@ -182,9 +189,7 @@ class Ingest:
             except _FAULTS as error:
                 reason = f"cannot be stored: {type(error).__name__}"
                 async with self._pool.connection() as conn:
-                    await event_store.insert_dead_letters(conn, [DeadLetter(*pair, reason)])
-                key = message_key(*pair)
-                stored = Stored(receipts=[] if key is None else [key], dead_letters=1)
+                    stored = await park_message(conn, DeadLetter(*pair, reason), self._clock())
             total.add(stored)
         return total
 

@@ -79,7 +79,7 @@ class _Sorted:
     letters: list[DeadLetter] = field(default_factory=list)
     lives: list[Birth | Death] = field(default_factory=list)
     uplinks: dict[Key, tuple[str, Uplink]] = field(default_factory=dict)
-    receipts: list[Key] = field(default_factory=list)  # of letters
+    parked: dict[Key, DeadLetter] = field(default_factory=dict)  # letters that name themselves
 
 
 def _read(topic: str, payload: bytes) -> Up:
@@ -99,11 +99,11 @@ def sort_messages(messages: Iterable[tuple[str, bytes]]) -> _Sorted:
         try:
             message = _read(topic, payload)
         except PoisonMessage as error:
-            found.letters.append(DeadLetter(topic, payload, str(error)))
-            key = message_key(topic, payload)
-            if key is not None:
-                # Otherwise its edge would send it again for ever.
-                found.receipts.append(key)
+            letter, key = DeadLetter(topic, payload, str(error)), message_key(topic, payload)
+            if key is None:
+                found.letters.append(letter)
+            else:
+                found.parked.setdefault(key, letter)
             continue
         if isinstance(message, Uplink):
             found.uplinks.setdefault((message.edge, message.boot, message.seq), (topic, message))
@@ -123,12 +123,14 @@ async def store_batch(
         DeadLetter("birth", encode(birth), f"no {birth.kind} is called {birth.edge}")
         for birth in lives.strangers
     ]
-    keys = sorted(batch.uplinks)
-    stored = Stored(keys + batch.receipts, lives.births, lives.late_births)
+    # What is parked is receipted, or its edge would send it again for ever; and it came, so it is not missing.
+    keys = sorted(batch.uplinks.keys() | batch.parked.keys())
+    stored = Stored(keys, lives.births, lives.late_births)
     if keys:
         fresh = await edge_store.insert_messages(conn, keys, now)
+        batch.letters += [letter for key, letter in batch.parked.items() if key in fresh]
         # Of one edge in the order in which it spoke.
-        uplinks = [batch.uplinks[key] for key in keys if key in fresh]
+        uplinks = [batch.uplinks[key] for key in keys if key in fresh and key in batch.uplinks]
         await _store_records(conn, uplinks, now, batch.letters, stored, links=lives.links)
         # What was queued says nothing about who is there now, nor what was said before a death.
         sent = {uplink.edge: uplink.sent for _, uplink in batch.uplinks.values() if not uplink.historical}
@@ -138,6 +140,16 @@ async def store_batch(
     await event_store.insert_dead_letters(conn, batch.letters)
     stored.dead_letters = len(batch.letters)
     return stored
+
+
+async def park_message(conn: psycopg.AsyncConnection, letter: DeadLetter, now: datetime) -> Stored:
+    """Park a message that the database refused, as store_batch does with one that cannot be read."""
+    key = message_key(letter.topic, letter.payload)
+    keys = [] if key is None else [key]
+    if keys and not await edge_store.insert_messages(conn, keys, now):
+        return Stored(keys)
+    await event_store.insert_dead_letters(conn, [letter])
+    return Stored(keys, dead_letters=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +177,8 @@ class _Records:
         self._window = validation.believable(now)
         self._instants: dict[int, datetime] = {}
         # What this batch said anew, by meter.
-        self._in_doubt: dict[int, bool] = {}
+        self.in_doubt: dict[int, bool] = {}
         self._counters: dict[int, KnownCounter] = {}
-
-    def in_doubt_of(self, meter: SpokenMeter) -> bool:
-        """Whether the newest counter of this meter contradicts the last believed one."""
-        return self._in_doubt.get(meter.id, meter.counter_suspect)
 
     def _known(self, meter: SpokenMeter) -> KnownCounter | None:
         """Return the last believed counter of this meter."""
@@ -223,9 +231,9 @@ class _Records:
 
     def _note_doubt(self, uplink: Uplink, meter: SpokenMeter, record: Reading, *, believed: bool) -> None:
         """Tell once when counters begin, and cease, to contradict the last believed one."""
-        if self.in_doubt_of(meter) == (not believed):
+        if self.in_doubt.get(meter.id, meter.counter_suspect) == (not believed):
             return
-        self._in_doubt[meter.id] = not believed
+        self.in_doubt[meter.id] = not believed
         known = self._known(meter)
         code = COUNTER_BELIEVED if believed else COUNTER_SUSPECT
         detail = {"value": record.value, "believed": known.value if known else None}
@@ -291,7 +299,8 @@ async def _store_records(
     for meter in rows.meters.values():
         patch = patches.get(meter.id)
         if patch is not None:
-            patch.counter_suspect = rows.in_doubt_of(meter)
+            # Only what was said anew: what was read above, before any lock, may be of yesterday by now.
+            patch.counter_suspect = rows.in_doubt.get(meter.id)
             if not meter.has_state:
                 new.add(meter.id)
     await state_store.apply_patches(conn, list(patches.values()), new=new, edges=links)

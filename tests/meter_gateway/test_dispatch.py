@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from meter_gateway import dispatch
+from meter_gateway import dispatch, edge_store
 from meter_gateway.dispatch import RAISE_AGAIN, Dispatch
-from meter_gateway.store_batch import store_batch
+from meter_gateway.store_batch import Stored, store_batch
 from meter_gateway.topics import Birth, Rebirth, decode_down, down_topic, encode, up_topic
 from tests.meter_gateway.places import NOW, make_modbus_meter, make_site
 
@@ -44,8 +44,12 @@ class Heard:
 
     def __init__(self):
         self.said, self.heard = [], []
+        self.room = 1000
 
     def publish(self, topic, payload, *, expiry_s):
+        if not self.room:
+            return False
+        self.room -= 1
         self.said.append(topic)
         self.heard.append(decode_down(topic, payload))
         return True
@@ -151,3 +155,28 @@ async def test_who_is_born_while_others_are_asked_is_not_asked_any_more(site, po
         await site.born((1, 1))
     asked = [topic for topic in site.link.said if topic.endswith("/rebirth")]
     assert asked == [down_topic(code, Rebirth) for code in ("a", "z")]
+
+
+async def test_whom_the_link_could_not_ask_keeps_his_place(site, pool):
+    async with pool.connection() as conn:
+        for code in ("site-2", "site-3"):
+            await make_site(conn, code)
+    site.link.room = 1
+    site.dispatch.ask_who_is_there()
+    await site.dispatch._watch_edges()
+    site.link.room = 1000
+    await site.dispatch._watch_edges()
+    await site.dispatch._watch_edges()
+    assert site.link.said == [down_topic(code, Rebirth) for code in ("site-1", "site-2", "site-3")]
+
+
+async def test_who_goes_on_above_while_we_look_is_not_told_that_his_disk_was_lost(site, monkeypatch):
+    await site.born((6, 1))
+    look = edge_store.list_boots
+
+    async def look_slowly(conn, edges):
+        site.dispatch.take_stored(Stored(births=[Birth("site-1", "gateway", 7, 1, 0)]))
+        return await look(conn, edges)
+
+    monkeypatch.setattr(edge_store, "list_boots", look_slowly)
+    assert await site.born((5, 1)) == ["config"]

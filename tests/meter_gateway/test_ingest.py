@@ -88,12 +88,31 @@ async def test_what_cannot_be_stored_is_parked_with_its_reason(conn, record, rea
             {("x", 1, 7)},
         ),
         ("rsd/1/up/y/data", json.dumps({"edge": "x", "boot": 1, "seq": 7, "records": 3}).encode(), set()),
+        (
+            "rsd/1/up/a\n/data",
+            json.dumps({"edge": "a\n", "boot": 1, "seq": 7, "sent": 1, "records": []}).encode(),
+            set(),
+        ),
     ],
 )
 async def test_poison_is_parked(conn, topic, payload, receipts):
     stored = await store_batch(conn, [(topic, payload)], NOW)
     assert set(stored.receipts) == receipts
     assert await rows(conn, "SELECT topic, payload FROM meter_gateway.dead_letter") == [(topic, payload)]
+
+
+async def test_what_is_parked_is_in_the_ledger_and_said_again_is_not_parked_twice(conn):
+    await make_mqtt_meter(conn)
+    topic, good = uplink(Reading(DRN, "credit", ms(), 1), seq=2)
+    bad = json.dumps({"edge": DRN, "boot": 1, "seq": 1, "records": 3}).encode()
+    beside = good.replace(b'"value":1', b'"value":null')
+    for letters_now in (2, 0):
+        stored = await store_batch(conn, [(topic, bad), (topic, good), (topic, beside), (topic, bad)], NOW)
+        assert stored.receipts == [(DRN, 1, 1), (DRN, 1, 2)]
+        assert stored.dead_letters == letters_now
+    assert await rows(conn, "SELECT payload FROM meter_gateway.dead_letter") == [(bad,), (beside,)]
+    assert await rows(conn, "SELECT seq FROM meter_gateway.edge_message ORDER BY seq") == [(1,), (2,)]
+    assert await rows(conn, "SELECT value FROM meter_gateway.reading") == [(1,)]
 
 
 async def test_late_readings_do_not_turn_the_state_back(conn):
@@ -124,6 +143,22 @@ async def test_counter_that_falls_or_leaps_is_suspect_and_not_built_upon(conn):
         ("raseed.counter_suspect", {"value": 0, "believed": 1_000_010}),
         ("raseed.counter_believed", {"value": 1_000_020, "believed": 1_000_010}),
     ]
+
+
+async def test_a_doubt_that_came_while_a_batch_read_is_not_undone_by_it(conn, monkeypatch):
+    meter = await make_mqtt_meter(conn)
+    await store_batch(conn, [uplink(Reading(DRN, "counter", ms(), 70_000))], NOW)
+    read = edge_store.list_spoken_meters
+
+    async def read_before_another_one_wrote(conn, drns):
+        found = await read(conn, drns)
+        await conn.execute("UPDATE meter_gateway.meter_state SET counter_suspect = true")
+        return found
+
+    monkeypatch.setattr(edge_store, "list_spoken_meters", read_before_another_one_wrote)
+    await store_batch(conn, [uplink(Reading(DRN, "credit", ms(), 5), seq=2)], NOW)
+    state = await meter_store.find_state(conn, meter.id)
+    assert (state.credit, state.counter_suspect) == (5, True)
 
 
 async def test_a_counter_that_began_again_is_believed_when_a_person_says_so(conn):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from meter_gateway.broker.mqtt_link import Incoming
+import pytest
+
+from meter_gateway import edge_store
+from meter_gateway.broker.mqtt_link import Connected, Incoming
 from meter_gateway.ingest import LANES, Ingest, lane_of
 from meter_gateway.stop_signal import end_tasks
 from meter_gateway.store_batch import store_batch
-from meter_gateway.topics import Birth, Reading, up_topic
+from meter_gateway.topics import Birth, Reading, encode, up_topic
 from tests.meter_gateway.places import NOW, make_modbus_meter, make_mqtt_meter, make_site
 from tests.meter_gateway.roles import until
 from tests.meter_gateway.test_ingest import letters, ms, rows, uplink
@@ -92,6 +95,45 @@ async def test_a_batch_that_waits_lets_the_next_one_be_stored_but_not_acknowledg
     assert len(link.sent) == 3
     await end_tasks([task])
     assert await rows(conn, "SELECT count(*) FROM meter_gateway.reading") == [(5,)]
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+async def test_who_is_there_is_asked_only_when_what_was_said_before_is_stored(conn, pool, batches):
+    """A birth of the old session that is stored late would count as one of the new session."""
+    await make_site(conn)
+
+    def birth(session):
+        return up_topic("site-1", Birth), encode(Birth("site-1", "gateway", 1, session, ms()))
+
+    await store_batch(conn, [birth(1)], NOW)
+    await conn.commit()
+    events = [Incoming(*birth(2), 1, 1, 1), Connected(2, session_present=False)]
+    link = Link(events) if batches == 1 else Link(events[:1], events[1:])
+    order = []
+    ingest = Ingest(
+        pool,
+        link,
+        clock=lambda: NOW,
+        on_stored=lambda stored: order.extend(one.session for one in stored.births),
+        on_session_lost=lambda: order.append("lost"),
+    )
+    async with pool.connection() as holder:
+        await edge_store.lock_edges(holder, ["site-1"])
+        task = asyncio.create_task(ingest.run())
+
+        async def all_taken():
+            return link.batches.empty()
+
+        await until(all_taken)
+        await asyncio.sleep(0.05)
+        assert order == []
+
+    async def asked():
+        return "lost" in order
+
+    await until(asked)
+    assert order == [2, "lost"]
+    await end_tasks([task])
 
 
 async def test_a_meter_that_moved_is_heard_from_its_new_gateway_at_once_and_not_from_the_old(conn):

@@ -157,6 +157,8 @@ async def test_a_value_too_long_for_an_index_parks_only_itself(conn, pool):
     assert await all_acked(pool, link, 3) == 0
     assert await letters(conn) == ["cannot be stored: ProgramLimitExceeded"]
     assert len(link.sent) == 3, "who said it must not say it for ever"
+    heard = await rows(conn, "SELECT count(*) FROM meter_gateway.edge_message WHERE edge = %s", DRN)
+    assert heard == [(1,)], "it came: it is not missing"
     assert await rows(conn, "SELECT count(*) FROM meter_gateway.reading") == [(2,)]
 
 

@@ -1,5 +1,6 @@
 """Messages that never came: noticed, asked for, and told only when the edge itself has nothing older to say."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -7,6 +8,7 @@ import pytest
 
 from meter_gateway import edge_store
 from meter_gateway.event_store import NewEvent, insert_events
+from meter_gateway.store_batch import store_batch
 from meter_gateway.topics import DROPPED, Birth, Death
 from meter_gateway.watch_sequence import PATIENCE, SWEEP, sweep
 from tests.meter_gateway.places import make_mqtt_meter
@@ -216,3 +218,13 @@ async def test_a_long_stream_is_complete_in_one_look(days, conn):
     await days.says(20001)
     await days.minute()
     assert await days.complete_to() == (20001, False)
+
+
+async def test_what_came_and_was_parked_is_not_missing(days):
+    def data(seq, records):
+        message = {"edge": "site-1", "boot": 1, "seq": seq, "sent": 1, "records": records}
+        return "rsd/1/up/site-1/data", json.dumps(message).encode()
+
+    await store_batch(days.conn, [data(1, []), data(2, 3), data(3, [])], days.now)
+    assert await days.minutes(PATIENT) == []
+    assert await days.complete_to() == (3, False)
