@@ -69,6 +69,7 @@ class Gateway:
         self._pace = Pace(self._history_per_s or HISTORY_PER_S)
         self._wake = asyncio.Event()
         self._begun = 0  # the session of the last birth
+        self._lacks_config = False  # one came that the disk did not take
         self._config = store.find_config() or Config(0, 2.0, [])
         self._workers: dict[str, BusWorker] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -220,14 +221,17 @@ class Gateway:
             return
         log.info("config %d: %d devices", config.version, len(config.devices))
         changed = (config.poll_s, config.devices) != (self._config.poll_s, self._config.devices)
+        # Should the disk not take it: the headend takes it for said, and only a birth makes it say it again.
+        self._lacks_config = True
         self._store.save_config(config)
         self._store.tell_broken([device.drn for device in config.devices], _now_ms())
+        self._lacks_config = False
         self._config = config
         if changed:
             await self._change_workers()
         self._say_birth()
 
-    def _say_birth(self) -> None:
+    def _say_birth(self) -> bool:
         birth = Birth(
             edge=self._site.code,
             kind="gateway",
@@ -238,7 +242,7 @@ class Gateway:
             meters=[BornMeter(device.drn, device.profile) for device in self._config.devices],
             backlog=self._store.queue.backlog(_now_ms()),
         )
-        self._link.publish(up_topic(self._site.code, Birth), encode(birth))
+        return self._link.publish(up_topic(self._site.code, Birth), encode(birth))
 
     async def _send(self) -> None:
         kept_house_at = -HOUSEKEEPING_S
@@ -269,6 +273,8 @@ class Gateway:
             log.error("%s", error)  # noqa: TRY400 - its text says all
         if self._link.connected:
             self._tell_dropped()
+        if self._lacks_config and not self._store.is_full:
+            self._lacks_config = not self._say_birth()
 
     def _tell_dropped(self) -> None:
         """Say what was given up; not before the line is back, or each slice would fill the disk with an event."""

@@ -9,6 +9,10 @@ import pytest
 from meter_gateway import gateway
 from meter_gateway.broker.mqtt_link import Incoming, MqttLink
 from meter_gateway.bus.site_file import InvalidSite
+from meter_gateway.edge.outbox_file import OutboxFull
+from meter_gateway.edge.outbox_store import OutboxStore
+from meter_gateway.edge.site_settings import read_site_settings
+from meter_gateway.edge.task_journal import TaskJournal
 from meter_gateway.edge.watch import CLOCK_MS
 from meter_gateway.message_key import to_millis
 from meter_gateway.topics import (
@@ -399,3 +403,47 @@ async def test_a_wrong_site_file_is_an_error_that_names_it(tmp_path):
     site_file.write_text("site = 3")
     with pytest.raises(InvalidSite):
         await gateway.run(mqtt_url="mqtt://127.0.0.1:1", site_file=site_file, state_dir=tmp_path)
+
+
+class Ear:
+    """A link that hears what a gateway says."""
+
+    connected, session = True, 1
+
+    def __init__(self):
+        self.said = []
+
+    def publish(self, topic, payload):
+        self.said.append(decode_up(topic, payload))
+        return True
+
+
+async def test_a_config_that_the_disk_did_not_take_is_asked_for_when_there_is_room(tmp_path, monkeypatch):
+    site_file = tmp_path / "site.toml"
+    site_file.write_text('site = "site-1"\n[[bus]]\ncode = "b"\nframer = "tcp"\naddress = "127.0.0.1:1"\n')
+    store, journal = OutboxStore(tmp_path / "g.sqlite"), TaskJournal(tmp_path / "t.sqlite")
+    settings = read_site_settings(site_file, mqtt_url="mqtt://127.0.0.1:1", state_dir=str(tmp_path))
+    one = gateway.Gateway(settings, store, journal=journal)
+    one._link = link = Ear()
+    config = encode(Config(2, POLL_S, [Device(DRN, "raseed-prepaid-e1", "b", 1)]))
+    message = Incoming(down_topic("site-1", Config), config, 1, 1, 1)
+
+    def full(_config):
+        store.queue.refuses_telemetry = True
+        raise OutboxFull("full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(store, "save_config", full)
+        disk.setattr(store, "breathe", lambda: None)
+        with pytest.raises(OutboxFull):
+            await one._take(message)
+        one._keep_house()
+        assert link.said == [], "not while there is no room"
+    one._keep_house()
+    assert [(type(said), said.config_version) for said in link.said] == [(Birth, 0)]
+    one._keep_house()
+    assert len(link.said) == 1
+    await one._take(message)
+    assert link.said[-1].config_version == 2
+    journal.close()
+    store.close()
