@@ -84,6 +84,16 @@ async def list_silent(conn: psycopg.AsyncConnection, meter_id: int, since: datet
     return await cursor.fetchall()
 
 
+async def list_not_taken(conn: psycopg.AsyncConnection, meter_id: int, said_at: datetime) -> list[int]:
+    """Ids of the tokens of a meter that a person said then were not taken, and that it has not reported since."""
+    cursor = await conn.execute(
+        "SELECT t.id FROM billing.token t JOIN billing.token_word w ON w.token_id = t.id"  # noqa: S608 - ours
+        f" WHERE t.meter_id = %s AND w.word = 'not_taken' AND w.said_at = %s AND NOT {REPORTED} ORDER BY t.id",
+        (meter_id, said_at),
+    )
+    return [int(row[0]) for row in await cursor.fetchall()]
+
+
 async def get_tenths_beyond(
     conn: psycopg.AsyncConnection, meter_id: int, *, told_at: datetime | None, since: datetime
 ) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
-from billing import credit_carry_store, token_word_store
+from billing import credit_carry_store, key_change_store, token_store, token_word_store
 from billing.credit_carry import CarryState
 from billing.credit_carry_store import CreditCarry
 from billing.errors import InvalidVend
+from billing.key_change import ChangeState
 from portal.field import removal_store
+from portal.hand_token import hand_token
 
 Conn = psycopg.AsyncConnection[Any]
 
@@ -20,7 +23,8 @@ Conn = psycopg.AsyncConnection[Any]
 async def bind_waiting(conn: Conn, *, usage_point_id: int, meter_id: int, now: datetime) -> list[CreditCarry]:
     """Give what waits at a place, of the customer who has it, to the meter that was just hung there.
 
-    A meter that comes back to its place has its credit in it, or gets it by a token when it was cleared meanwhile.
+    A meter that comes back to its place has its credit in it, and is sent what it had not taken when it came down; one
+    that was cleared meanwhile gets all of it by a token.
     Raises InvalidVend: `clear_unknown` where nobody has said whether it was, `credit_not_cleared` for a meter whose
     credit was given to another and still stands in it.
     """
@@ -32,6 +36,7 @@ async def bind_waiting(conn: Conn, *, usage_point_id: int, meter_id: int, now: d
     ):
         if carry.old_meter_id == meter_id and not await _was_cleared(conn, carry):
             await credit_carry_store.mark_returned(conn, carry, now)
+            await _hand_again(conn, carry, now)
         elif carry.state is CarryState.WAITING:
             await credit_carry_store.mark_bound(conn, carry, new_meter_id=meter_id, now=now)
             bound.append(await credit_carry_store.get_carry(conn, carry.id))
@@ -40,6 +45,24 @@ async def bind_waiting(conn: Conn, *, usage_point_id: int, meter_id: int, now: d
             "credit_not_cleared", "credit that was given to another meter still stands in this one"
         )
     return bound
+
+
+async def _hand_again(conn: Conn, carry: CreditCarry, now: datetime) -> None:
+    """Send what this meter had not taken when it came down: its credit is in it, those units are not."""
+    for token_id in await token_word_store.list_not_taken(conn, carry.old_meter_id, carry.taken_at):
+        token = await token_store.get_token(conn, token_id)
+        if token.key_change_id is not None:
+            change = await key_change_store.get_change(conn, token.key_change_id)
+            if change.state is not ChangeState.PROVEN:
+                await key_change_store.mark_held(conn, token_id, "HELD", reason="", now=now)
+                continue
+        await hand_token(
+            conn,
+            replace(token, key_change_id=None),
+            command_key=f"return:{carry.id}:{token_id}",
+            requested_by="replacement",
+            now=now,
+        )
 
 
 async def _was_cleared(conn: Conn, carry: CreditCarry) -> bool:

@@ -263,6 +263,17 @@ async def test_a_word_speaks_of_a_display_that_was_read_and_of_the_tokens_that_w
     assert gone.carry.units_tenths == 50 + tenths
 
 
+async def test_a_meter_that_comes_back_is_sent_what_it_had_not_taken(pool, old):
+    tenths = await sell_token(pool, old.house)
+    gone = await take_down(pool, old.meter_id, replace(FINAL, silent="not_taken"), now=NOW + HOUR)
+    assert await run_wire(pool, old, NOW + HOUR) == [], "called back"
+    before = old.state.credit
+    await hang(pool, old.meter_id, gone.hanging.usage_point_id, NOW + 2 * HOUR)
+    assert (await carry_of(pool, gone.carry.id)).state is CarryState.RETURNED
+    assert await run_wire(pool, old, NOW + 2 * HOUR) == ["ACCEPT"]
+    assert old.state.credit == before + 100 * tenths
+
+
 async def test_what_the_display_includes_is_not_added_and_what_it_lacks_is_not_on_it(pool, old):
     tenths = await sell_token(pool, old.house)
     full = replace(FINAL, credit=100_000 + 100 * tenths)
