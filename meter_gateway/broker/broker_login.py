@@ -148,6 +148,7 @@ _REMEDIES: Final = (
     ("alert certificate expired", "{cert} has expired: issue a new one, the link takes it up by itself"),
     ("alert certificate revoked", "{cert} was revoked: issue a new one, if this site is to speak again"),
     ("alert bad certificate", "the broker does not accept {cert}: issue a new one"),
+    ("eof occurred", "the broker hung up without a word, as where it does not know {cert}: its log says why"),
     ("wrong version number", "this port does not speak TLS: use mqtt://, or the broker's TLS port"),
     ("connection refused", "nothing listens there: is the broker up, and the port right?"),
     ("name or service not known", "the host name is not known: check the address and the DNS"),
