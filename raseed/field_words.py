@@ -47,6 +47,7 @@ _REFUSALS: Final = {
     "no_customer": "nobody has an agreement for this place: there is nobody to credit",
     "no_tariff": "the place has no tariff: the credit cannot be valued",
     "carry_not_waiting": "this credit went to a meter, or into the books, already",
+    "carry_waits": "this credit waits already, and no meter of its customer hangs there",
     "credit_not_cleared": "credit of its last place still stands in this meter: clear it first (clear_credit token)",
     "same_meter": "the old and the new meter are the same",
     "other_commodity": "the old and the new meter are of two commodities",

@@ -75,8 +75,8 @@ async def _was_cleared(conn: Conn, carry: CreditCarry) -> bool:
 async def release_held(conn: Conn, carry_id: UUID, now: datetime) -> CreditCarry:
     """The office believes a held credit: it waits at its place, or goes to the meter that hangs there by now.
 
-    One that waits already goes to that meter too. Raises NotFound, InvalidVend (`carry_not_waiting`, and as
-    bind_waiting).
+    One that waits already goes to that meter too. Raises NotFound, InvalidVend (`carry_not_waiting`, `carry_waits`
+    where no meter takes it, and as bind_waiting).
     """
     seen = await credit_carry_store.get_carry(conn, carry_id)
     await removal_store.lock_point(conn, seen.usage_point_id)  # no meter is hung there while we look for one
@@ -86,4 +86,9 @@ async def release_held(conn: Conn, carry_id: UUID, now: datetime) -> CreditCarry
     meter_id = await removal_store.find_meter_at(conn, carry.usage_point_id)
     if meter_id is not None:
         await bind_waiting(conn, usage_point_id=carry.usage_point_id, meter_id=meter_id, now=now)
-    return await credit_carry_store.get_carry(conn, carry_id)
+    after = await credit_carry_store.get_carry(conn, carry_id)
+    if after.state is carry.state:
+        raise InvalidVend(
+            "carry_waits", "this credit waits already, and no meter of its customer hangs there"
+        )
+    return after

@@ -488,6 +488,9 @@ async def test_credit_that_is_released_while_a_meter_is_hung_goes_to_that_meter(
 async def test_credit_that_waits_beside_a_meter_can_be_given_to_it(pool, old):
     spare = await make_spare(pool, old)
     gone = await take_down(pool, old.meter_id)
+    async with pool.connection() as conn:
+        with pytest.raises(InvalidVend, match="waits already"):
+            await pass_credit.release_held(conn, gone.carry.id, NOW + HOUR)
     async with pool.connection() as conn:  # hung without asking what waits there
         await meter_store.install_meter(
             conn,
