@@ -55,20 +55,18 @@ async def killer(town: CheckTown, dice: random.Random, stop: asyncio.Event) -> l
     """
     supervisor, killed, slowness = town.demo.supervisor, [], 1.0
 
-    async def is_up(name: str) -> None:
-        while not supervisor.is_ready(name):
+    async def is_up(name: str, after: int | None = None) -> None:
+        while not supervisor.is_ready(name) or supervisor.pid(name) == after:
             await asyncio.sleep(0.05)
 
     while not stop.is_set() or len(killed) < len(VICTIMS):
         name = VICTIMS[len(killed) % len(VICTIMS)]
         await is_up(name)
         await asyncio.sleep(dice.uniform(0.2, 1.5) * slowness)
+        died_at, pid = time.monotonic(), supervisor.pid(name)
         supervisor.kill(name, signal.SIGKILL)
         killed.append(name)
-        died_at = time.monotonic()
-        while supervisor.is_ready(name):  # its death is noticed a moment later
-            await asyncio.sleep(0.01)
-        await is_up(name)
+        await is_up(name, after=pid)
         slowness = max(1.0, time.monotonic() - died_at)
     return killed
 
