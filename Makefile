@@ -61,7 +61,7 @@ test-services: setup-dev
 	@bash tests/services.sh
 
 test: setup-dev test-services ## set up and run all tests
-	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest tests -n $(WORKERS)
 	$(BIN)/python -m tests.timescale $(BIN)/python -m pytest tests/raseed/test_migrate.py tests/billing tests/meter_gateway -m database -n $(WORKERS)
 
 # The extras bench, fuzz and mutate, each fetched for the target of its name and for nothing else.

@@ -41,7 +41,6 @@ def check(sabotage: str = "") -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.demo
-@pytest.mark.xdist_group("demo")
 def test_the_whole_story_holds():
     done = check()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,7 +49,6 @@ def test_the_whole_story_holds():
 
 
 @pytest.mark.demo
-@pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("sabotage", sorted(NOTICED_BY))
 def test_sabotage_is_noticed_at_its_step(sabotage):
     done = check(sabotage)
@@ -60,7 +58,6 @@ def test_sabotage_is_noticed_at_its_step(sabotage):
 
 
 @pytest.mark.demo
-@pytest.mark.xdist_group("demo")
 def test_a_late_vault_passes_through_unknown_and_ends_well():
     done = check("vault-late")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -72,7 +72,6 @@ async def killer(town: CheckTown, dice: random.Random, stop: asyncio.Event) -> l
 
 
 @pytest.mark.demo
-@pytest.mark.xdist_group("demo")
 async def test_twenty_purchases_survive_the_death_of_every_process(data_folder):
     dice = random.Random(SEED)
     async with running_town(data_folder) as town:

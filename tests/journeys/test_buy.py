@@ -11,7 +11,7 @@ from tests.browsing import DESK, PHONE, look_over, visit
 from tests.demo_town import DemoTown
 from tests.shopping import TRAVEL_MS, buy
 
-pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
+pytestmark = [pytest.mark.demo, pytest.mark.browser]
 
 
 def receipts(page: Page) -> None:

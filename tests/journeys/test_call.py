@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, expect
 from tests.browsing import DESK, PHONE, look_over, visit
 from tests.demo_town import DemoTown
 
-pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
+pytestmark = [pytest.mark.demo, pytest.mark.browser]
 
 SUBJECT = "العداد يعرض رصيدًا أقل"
 ANSWER = "راجعنا القراءات: السحب ارتفع مع التكييف، والعداد سليم."

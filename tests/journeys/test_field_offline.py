@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Request, Route, expect
 from tests.browsing import PHONE, look_over, visit
 from tests.demo_town import DemoTown
 
-pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
+pytestmark = [pytest.mark.demo, pytest.mark.browser]
 
 WAITING = "#draft-list > li:not(.empty)"
 OTHERS_DRAFT = """() => new Promise((done) => {

@@ -12,7 +12,7 @@ from firmware_sim.town import build_town
 from tests.browsing import PHONE, look_over, visit
 from tests.demo_town import DemoTown
 
-pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
+pytestmark = [pytest.mark.demo, pytest.mark.browser]
 
 GATEWAY_MS = 60_000  # a scan waits for polls; two busy cores
 MOST_STEPS = 25  # taps and entries that the work takes: more, and it is not two minutes

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, expect
 from tests.browsing import PHONE, look_over, visit
 from tests.demo_town import DemoTown
 
-pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
+pytestmark = [pytest.mark.demo, pytest.mark.browser]
 
 ANSWER_MS = 60_000  # the meter answers within a second; two busy cores may take longer
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browsing import DESK, PHONE, look_over, visit
 from tests.demo_town import DemoTown
 
-pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
+pytestmark = [pytest.mark.demo, pytest.mark.browser]
 
 NODE = "TX-1"  # feeds the house of the demo's subscriber
 SEEN_MS = 60_000  # last gasps, three seconds of debounce, and a busy machine

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser
 from tests.browsing import DESK, PHONE, look_over, visit
 from tests.demo_town import DemoTown
 
-pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
+pytestmark = [pytest.mark.demo, pytest.mark.browser]
 
 
 def test_a_wrong_code_is_refused_like_an_unknown_phone(browser: Browser, town: DemoTown) -> None:

@@ -17,7 +17,7 @@ from tests.browsing import DESK, PHONE, axe_findings, scrolls_sideways, visit
 from tests.demo_town import DemoTown
 from tests.shopping import buy
 
-pytestmark = [pytest.mark.demo, pytest.mark.browser, pytest.mark.xdist_group("town")]
+pytestmark = [pytest.mark.demo, pytest.mark.browser]
 
 LOCALE = Path(__file__).resolve().parents[2] / "portal" / "locale" / "ar"
 PERSONAS = ("nobody", "subscriber", "agent", "engineer")

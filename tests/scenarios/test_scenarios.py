@@ -46,7 +46,7 @@ EXPECTATIONS = {
     "orders",
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-pytestmark = [pytest.mark.demo, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.demo
 
 
 def ms(at: datetime) -> int:

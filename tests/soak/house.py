@@ -38,7 +38,7 @@ persistence true
 persistence_location {folder}/
 autosave_interval 10
 max_queued_messages 200000
-max_inflight_messages 6000
+max_inflight_messages 12000
 """
 Say = Callable[[str], None]
 

@@ -11,7 +11,6 @@ SIZE = Size(meters=300, modbus=20, telemetry_s=10.0, poll_s=5.0)
 
 
 @pytest.mark.demo
-@pytest.mark.xdist_group("town")
 async def test_every_reading_that_a_meter_made_is_stored_once_whoever_dies(tmp_path_factory):
     result = await soak(
         tmp_path_factory.mktemp("soak"), SIZE, run_s=180.0, every_s=6.0, seed=20261122, say=print
