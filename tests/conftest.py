@@ -80,15 +80,15 @@ def with_database(url: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url() -> Iterator[str]:
     """A PostgreSQL server: the one that RASEED_TEST_DATABASE_URL names, or an embedded one for this run."""
     given = os.environ.get("RASEED_TEST_DATABASE_URL")
     if given:
         yield given
         return
-    from tests.embedded import embedded_server
+    from tests.embedded import embedded_server, quick_folder
 
-    with embedded_server(tmp_path_factory.mktemp("postgres", numbered=True)) as url:
+    with quick_folder() as folder, embedded_server(folder) as url:
         yield url
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,25 @@ SETTINGS = {
     "max_connections": "120",
     "max_locks_per_transaction": "256",
 }
+
+
+# The template and its clones, some at a time, and the log: a tenth of this at most.
+ROOM_BYTES = 2 * 1024**3
+MEMORY = Path("/dev/shm")
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """A folder in memory where there is room, for a database made of files is cloned there in a tenth of the time."""
+    has_room = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES
+    if has_room:
+        # What a run that was killed left behind.
+        for old in MEMORY.glob("raseed-tests-*-*"):
+            if not Path("/proc", old.name.split("-")[2]).exists():
+                shutil.rmtree(old, ignore_errors=True)
+    where = MEMORY if has_room else None
+    with tempfile.TemporaryDirectory(prefix=f"raseed-tests-{os.getpid()}-", dir=where) as name:
+        yield Path(name)
 
 
 @contextmanager
