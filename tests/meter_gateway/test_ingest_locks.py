@@ -7,6 +7,7 @@ import logging
 import secrets
 
 import pytest
+from psycopg_pool import AsyncConnectionPool
 
 from meter_gateway import edge_store, state_store
 from meter_gateway.ingest import Ingest
@@ -127,16 +128,22 @@ async def all_acked(pool, link, many):
     return ingest.counts.retries
 
 
-async def test_a_deadlock_is_no_lost_database_and_is_tried_again_at_once(conn, pool, caplog):
+async def test_a_deadlock_is_no_lost_database_and_is_tried_again_at_once(conn, database_url, pool, caplog):
+    # Who looks for a deadlock finds himself to be its victim: ingest looks after three seconds, we long after it.
+    await conn.execute("SET deadlock_timeout = '30s'")
+    patient = {"options": "-c deadlock_timeout=3s"}
     await make_mqtt_meter(conn)
     await store_batch(conn, [uplink(Reading(DRN, "credit", ms(), 1))], NOW)
     await conn.commit()
     link = Link([incoming(1, Reading(DRN, "credit", ms(1), 2), edge=DRN, seq=2)])
     await conn.execute("SELECT FROM meter_gateway.meter_state FOR UPDATE")
-    with caplog.at_level(logging.INFO, logger="meter_gateway.ingest"):
-        task = asyncio.create_task(all_acked(pool, link, 1))
+    async with AsyncConnectionPool(
+        database_url, min_size=1, max_size=4, kwargs=patient, open=False
+    ) as theirs:
+        caplog.set_level(logging.INFO, logger="meter_gateway.ingest")
+        task = asyncio.create_task(all_acked(theirs, link, 1))
         await one_waits(pool)
-        # It holds what we want and wants what we hold; it waited first, and so is the one that gives way.
+        # It holds what we want and wants what we hold.
         await edge_store.insert_messages(conn, [(DRN, 1, 2)], NOW)
         await conn.rollback()
         assert await task == 1
