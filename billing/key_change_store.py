@@ -296,7 +296,7 @@ async def has_unused_credit(conn: psycopg.AsyncConnection, meter_id: int, since:
         # Taken by a person's word, or its units went on as money or in a token: nothing of it can be lost any more.
         "   AND NOT EXISTS (SELECT FROM billing.token_word w WHERE w.token_id = t.id AND (w.word = 'taken'"
         "     OR EXISTS (SELECT FROM billing.credit_carry c WHERE c.old_meter_id = t.meter_id"
-        "       AND c.taken_at = w.said_at AND c.state IN ('RESERVED', 'DONE', 'REFUSED', 'SETTLED', 'EMPTY'))))"
+        "       AND c.taken_at = w.said_at AND c.state IN ('RESERVED', 'DONE', 'REFUSED', 'SETTLED'))))"
         f"  AND NOT {REPORTED})",
         {"meter": meter_id, "since": since},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -18,6 +18,8 @@ from portal.field import removal_store
 from portal.hand_token import hand_token
 
 Conn = psycopg.AsyncConnection[Any]
+# A change whose key the meter may still show: what was made under it waits.
+_UNDECIDED: Final = frozenset({ChangeState.PLANNED, ChangeState.ISSUED, ChangeState.REFUSED})
 
 
 async def bind_waiting(conn: Conn, *, usage_point_id: int, meter_id: int, now: datetime) -> list[CreditCarry]:
@@ -53,8 +55,14 @@ async def _hand_again(conn: Conn, carry: CreditCarry, now: datetime) -> None:
         token = await token_store.get_token(conn, token_id)
         if token.key_change_id is not None:
             change = await key_change_store.get_change(conn, token.key_change_id)
-            if change.state is not ChangeState.PROVEN:
+            if change.state in _UNDECIDED:
                 await key_change_store.mark_held(conn, token_id, "HELD", reason="", now=now)
+                continue
+            if change.state is not ChangeState.PROVEN:
+                # No meter has the key that it was made under, nor will have it.
+                await key_change_store.mark_held(
+                    conn, token_id, "STOPPED", reason=change.state.lower(), now=now
+                )
                 continue
         await hand_token(
             conn,
