@@ -169,7 +169,7 @@ class Gateway:
             event = await self._link.next_event()
             if isinstance(event, Connected):
                 self._window.reconnected()
-                self._begun = self._link.session
+                self._begun = event.session
                 self._say_birth()
                 self._tell_dropped()
                 self._wake.set()

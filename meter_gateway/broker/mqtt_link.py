@@ -50,6 +50,7 @@ class Connected:
 
     generation: int
     session_present: bool
+    session: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +331,7 @@ class MqttLink:
         log.info("connected to the broker as %s", self._client_id)
         if self._subscriptions:
             client.subscribe(self._subscriptions)
-        self._put(Connected(self._generation, bool(flags.session_present)))
+        self._put(Connected(self._generation, bool(flags.session_present), self._attempt))
 
     def _on_connect_fail(self, _client: Client, _data: Any) -> None:
         if self._attempt <= 1:

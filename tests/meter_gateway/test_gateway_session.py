@@ -59,7 +59,7 @@ async def link(tmp_path):
 async def test_nothing_goes_before_the_birth(link):
     await asyncio.sleep(0.3)
     assert link.said == []
-    link.news.put_nowait(Connected(1, session_present=True))
+    link.news.put_nowait(Connected(1, session_present=True, session=1))
 
     async def speaks():
         return "data" in link.said
@@ -69,7 +69,7 @@ async def test_nothing_goes_before_the_birth(link):
 
 
 async def test_a_later_session_waits_for_its_own(link):
-    link.news.put_nowait(Connected(1, session_present=True))
+    link.news.put_nowait(Connected(1, session_present=True, session=1))
 
     async def speaks():
         return "data" in link.said
@@ -77,8 +77,10 @@ async def test_a_later_session_waits_for_its_own(link):
     await until(speaks)
     link.session = 2  # lost and back before anybody was told
     link.said.clear()
+    link.news.put_nowait(Connected(1, session_present=True, session=1))  # news of the lost one
     await asyncio.sleep(0.3)
-    assert link.said == []
-    link.news.put_nowait(Connected(2, session_present=True))
+    assert "data" not in link.said
+    link.said.clear()
+    link.news.put_nowait(Connected(2, session_present=True, session=2))
     await until(speaks)
     assert link.said[0] == "birth"

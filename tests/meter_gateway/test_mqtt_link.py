@@ -83,7 +83,7 @@ async def test_what_was_not_acked_comes_again_and_what_was_does_not(broker):
         await ear.heard(b"acked", b"not acked")
     async with Ear(broker) as again:
         await again.heard(b"not acked")
-        assert again.events[0] == Connected(1, True)
+        assert again.events[0] == Connected(1, True, session=1)
 
 
 async def test_acks_of_an_earlier_connection_are_dropped(broker):
