@@ -95,6 +95,13 @@ async def lock_point(conn: Conn, usage_point_id: int) -> None:
     )
 
 
+async def lock_place_of(conn: Conn, meter_id: int) -> None:
+    """Lock the point at which this meter hangs, if it does: before the meters, as everybody takes them."""
+    hanging = await find_hanging(conn, meter_id)
+    if hanging is not None:
+        await lock_point(conn, hanging.usage_point_id)
+
+
 async def find_meter_at(conn: Conn, usage_point_id: int) -> int | None:
     """Which meter hangs at a place."""
     cursor = await conn.execute(

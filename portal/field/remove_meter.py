@@ -264,9 +264,7 @@ async def remove(
     there = await find_order(conn, key)
     if there is not None:
         return await _repeated(conn, there, meter_id, final, settle)
-    place = await removal_store.find_hanging(conn, meter_id)
-    if place is not None:
-        await removal_store.lock_point(conn, place.usage_point_id)  # no credit is released to it from now on
+    await removal_store.lock_place_of(conn, meter_id)  # no credit is released to it from now on
     checked = await check_removal(conn, meter_id=meter_id, final=final, now=now)
     check_settle(checked, settle)
     hanging = checked.hanging

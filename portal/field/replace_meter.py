@@ -110,10 +110,7 @@ async def replace(
     there = await remove_meter.find_order(conn, key)
     if there is not None:
         return await _repeated(conn, there, old_id, new_id, final)
-    hanging = await removal_store.find_hanging(conn, old_id)
-    if hanging is not None:
-        # The place before the meters, as everybody takes them.
-        await removal_store.lock_point(conn, hanging.usage_point_id)
+    await removal_store.lock_place_of(conn, old_id)
     plan = await plan_replacement(conn, old_id=old_id, new_id=new_id, final=final, now=now)
     old_bus = (await meter_store.get_meter(conn, old_id)).bus_id
     removal = await remove_meter.remove(
