@@ -31,6 +31,10 @@ def address(port=1):
     return BusAddress("b", "tcp", "127.0.0.1", port, "", 9600, 0.1, 0.0)
 
 
+def made(where, listed, store, *, poll_s, now_ms=lambda: T0):
+    return BusWorker(where, listed, store=store, poll_s=poll_s, now_ms=now_ms, on_stored=lambda: None)
+
+
 def test_first_polls_are_spread_and_memory_is_used():
     meters = make_meters(BusLink(address()), devices(), {DRNS[1]: Memory(is_down=True)}, 2.0, 100.0)
     assert [meter.next_at for meter in meters.values()] == [100.0, 100.5, 101.0, 101.5]
@@ -45,9 +49,7 @@ async def test_commands_go_before_polls_and_a_dead_meter_does_not_hold_the_other
     async with Bus({unit: Meter(drn) for unit, drn in enumerate(DRNS, 1)}, "tcp") as bus:
         bus.silent = {1}
         store = OutboxStore(tmp_path / "g.sqlite")
-        worker = BusWorker(
-            address(bus.port), devices(), store=store, poll_s=0.1, now_ms=lambda: T0, on_stored=lambda: None
-        )
+        worker = made(address(bus.port), devices(), store, poll_s=0.1)
         task = asyncio.create_task(worker.run())
         try:
             entry = store.accept(Command(5, DRNS[3], "relay_open", "", T0, T0 + 60_000), T0)
@@ -77,9 +79,7 @@ async def test_a_fault_of_ours_does_not_end_the_bus(tmp_path):
                 raise error
             return T0
 
-        worker = BusWorker(
-            address(bus.port), devices()[:1], store=store, poll_s=0.1, now_ms=now_ms, on_stored=lambda: None
-        )
+        worker = made(address(bus.port), devices()[:1], store, poll_s=0.1, now_ms=now_ms)
         task = asyncio.create_task(worker.run())
 
         async def polls_again():
@@ -93,14 +93,7 @@ async def test_a_fault_of_ours_does_not_end_the_bus(tmp_path):
 async def test_a_counter_that_is_zero_for_one_reading_is_read_again(tmp_path):
     async with Bus({1: Meter(DRNS[0])}, "tcp") as bus:
         store = OutboxStore(tmp_path / "g.sqlite")
-        worker = BusWorker(
-            address(bus.port),
-            devices()[:1],
-            store=store,
-            poll_s=0.1,
-            now_ms=lambda: T0,
-            on_stored=lambda: None,
-        )
+        worker = made(address(bus.port), devices()[:1], store, poll_s=0.1)
         meter = worker.meters[DRNS[0]]
         await worker._poll(meter)
         true_word = bus.meters[1].word
@@ -155,7 +148,7 @@ async def test_a_task_that_loses_a_cancellation_is_told_again():
 async def serving(tmp_path, bus, listed, poll_s=0.1, timeout_s=0.1):
     store = OutboxStore(tmp_path / "g.sqlite")
     where = replace(address(bus.port), timeout_s=timeout_s)
-    worker = BusWorker(where, listed, store=store, poll_s=poll_s, now_ms=lambda: T0, on_stored=lambda: None)
+    worker = made(where, listed, store, poll_s=poll_s)
     task = asyncio.create_task(worker.run())
     try:
         yield worker, store
@@ -256,9 +249,7 @@ async def test_a_command_for_a_meter_that_was_taken_off_ends_with_its_deadline(t
 
 def test_who_missed_its_time_asks_after_those_whose_time_has_come(tmp_path):
     store = OutboxStore(tmp_path / "g.sqlite")
-    worker = BusWorker(
-        address(), devices(), store=store, poll_s=2.0, now_ms=lambda: T0, on_stored=lambda: None
-    )
+    worker = made(address(), devices(), store, poll_s=2.0)
     for place, meter in enumerate(worker.meters.values()):
         meter.next_at = 100.0 + place
     missed = worker.meters[DRNS[0]]
@@ -291,9 +282,7 @@ def watching(tmp_path, profile, line):
     """A worker with this one meter, and that meter as it polls it."""
     store = OutboxStore(tmp_path / "g.sqlite")
     device = Device(line.meter.drn, profile.name, "b", 1)
-    worker = BusWorker(
-        address(), [device], store=store, poll_s=2.0, now_ms=lambda: T0, on_stored=lambda: None
-    )
+    worker = made(address(), [device], store, poll_s=2.0)
     meter = worker.meters[line.meter.drn]
     meter.wire.link = line
     return worker, meter, store
@@ -431,14 +420,7 @@ async def test_an_order_that_ends_without_the_wire_says_nothing_of_a_dead_meter(
 async def test_a_settled_order_is_not_carried_out_again_when_the_disk_is_full_behind_it(tmp_path):
     async with Bus({1: Meter(DRNS[0])}, "tcp") as bus:
         store = OutboxStore(tmp_path / "g.sqlite")
-        worker = BusWorker(
-            address(bus.port),
-            devices()[:1],
-            store=store,
-            poll_s=2.0,
-            now_ms=lambda: T0,
-            on_stored=lambda: None,
-        )
+        worker = made(address(bus.port), devices()[:1], store, poll_s=2.0)
         meter = worker.meters[DRNS[0]]
         meter.memory, meter.session.is_down = replace(meter.memory, is_down=True), True
         worker.submit(store.accept(Command(5, DRNS[0], "relay_open", "", T0, T0 + 60_000), T0))
